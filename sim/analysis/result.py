@@ -1,0 +1,75 @@
+"""The result of a step: every figure that is shown, computed once, from the timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """Memory of one rank class over time, on the GPU or in its share of the host.
+
+    ``times`` (n,) seconds; ``by_owner[owner]`` (n,) bytes, a step function: the value from ``times[i]`` on. ``peak``
+    is the largest sum, ``peak_time`` when, ``at_peak`` the owners' bytes at that instant, ``capacity`` what there is.
+    """
+
+    rank_class: int
+    where: str
+    times: NDArray[np.float64]
+    by_owner: dict[str, NDArray[np.float64]]
+    peak: float
+    peak_time: float
+    at_peak: dict[str, float]
+    capacity: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the capacity."""
+        return self.peak <= self.capacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferUse:
+    """One kind of transfer (a category of copies or collectives): what it asked for and what it got.
+
+    ``bytes`` one rank moves in a step; ``busy`` seconds in flight; ``exposed`` seconds in which nothing was computed
+    meanwhile; ``alone`` the bytes/s it would reach with its route to itself, ``achieved`` what it reached.
+    """
+
+    category: str
+    bytes: float
+    busy: float
+    exposed: float
+    alone: float
+    achieved: float
+    bound_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One simulated step, explained.
+
+    ``breakdown``: category -> seconds, summing to ``step_time`` (averaged over ranks). ``phases``: forward, backward,
+    optimizer seconds as a training log would time them. ``bound_by``: resource or cause -> share of the critical path.
+    """
+
+    scenario: str
+    step_time: float
+    tokens_per_s_per_gpu: float
+    mfu: float
+    hfu: float
+    fits: bool
+    breakdown: dict[str, float]
+    phases: dict[str, float]
+    bound_by: dict[str, float]
+    memory: tuple[MemoryUse, ...]
+    transfers: tuple[TransferUse, ...]
+    utilisation: dict[str, float]
+    ranks: int
+    rank_classes: int
+    ops: int
+    events: int
+    wall: float

@@ -1,0 +1,312 @@
+"""The scenario as the simulator sees it: frozen, keyword-only, in SI units.
+
+Owns the words of a scenario file once units, names and overrides are resolved: seconds, bytes, bytes/s, FLOP,
+FLOP/s as plain numbers. Every other room may read these types; none may change one. Nothing here reads a file
+(see ``load``) or checks a rule that spans keys (see ``checks``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+DType = Literal["fp32", "tf32", "fp16", "bf16"]
+DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A transformer: its shape, and nothing about how it is trained.
+
+    ``ffn`` is the inner width of the MLP; ``gated_mlp`` means three matrices (SwiGLU), otherwise two.
+    ``qkv_bias``, ``out_bias``, ``mlp_bias`` say which linear layers carry a bias. ``post_norm`` is BERT's order
+    (norm after the residual), otherwise pre-norm with a final norm.
+    """
+
+    name: str
+    kind: Literal["decoder", "encoder"]
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    gated_mlp: bool = False
+    activation: Literal["gelu", "silu", "relu"] = "gelu"
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    post_norm: bool = False
+    positions: Literal["learned", "rotary", "none"] = "learned"
+    max_positions: int = 0  # rows of the learned position table; 0 without one
+    token_types: int = 0  # rows of BERT's segment table
+    embedding_norm: bool = False
+    tied_embeddings: bool = True
+    qkv_bias: bool = True
+    out_bias: bool = True
+    mlp_bias: bool = True
+    pooler: bool = False  # BERT: one H x H layer on the first token
+    mlm_head: bool = False  # BERT: H x H transform, norm, vocabulary bias before the (tied) decoder
+    dropout: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GemmFit:
+    """``t = t0 + max(2mnk(1+am/m)(1+an/n)(1+ak/k) / (peak*e), bytes / (hbm*eb))``, fitted per device and dtype.
+
+    ``peak`` in FLOP/s (dense), ``t0`` in seconds, ``am, an, ak`` in elements, ``e`` and ``eb`` fractions.
+    """
+
+    peak: float
+    e: float
+    am: float
+    an: float
+    ak: float
+    t0: float
+    eb: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlashFit:
+    """Fused attention: ``flops_per_s = p_inf * s / (s + s0)`` for sequence length s (FlashAttention flop convention).
+
+    One fit per (head_dim, causal); forward and backward fractions scale it.
+    """
+
+    head_dim: int
+    causal: bool
+    p_inf: float
+    s0: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceSpec:
+    """One GPU: capacities and fitted kernel rates.
+
+    ``vector_flops_per_s`` is the fp32 rate outside tensor cores, ``unaligned_flops_per_s`` what a 16-bit GEMM
+    reaches when a dimension breaks ``gemm_alignment`` (bytes). ``fused_fraction`` and ``naive_fraction`` are the
+    shares of ``hbm_bandwidth`` that memory-bound kernels sustain, ``kernel_floor`` their shortest duration (s).
+    """
+
+    name: str
+    memory: float
+    hbm_bandwidth: float
+    sms: int
+    vector_flops_per_s: float
+    gemm: Mapping[str, GemmFit]
+    flash: Mapping[str, tuple[FlashFit, ...]] = field(default_factory=dict)
+    flash_backward_ratio: float = 0.8  # rate of the backward kernel over the forward one
+    gemm_alignment: int = 16
+    unaligned_flops_per_s: float = 0.0
+    wgrad_factor: float = 1.0  # time of a weight-gradient GEMM over the same forward GEMM
+    fused_fraction: float = 0.8
+    naive_fraction: float = 0.45
+    kernel_floor: float = 2e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostSpec:
+    """The CPU side of a node. ``dram`` is bytes a node; ``dram_bandwidth`` is per socket, as STREAM measures it.
+
+    ``socket_link`` is one direction between two sockets. ``launch`` is the host time of one kernel launch in
+    eager code (s); the software stack scales it.
+    """
+
+    name: str
+    sockets: int
+    cores_per_socket: int
+    dram: float
+    dram_bandwidth: float
+    socket_link: float
+    launch: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostLinkSpec:
+    """The link between a GPU and its host: PCIe or chip-to-chip. Rates in bytes/s, pinned memory, as measured.
+
+    ``duplex`` is what both directions reach together. ``gpus_per_uplink`` GPUs share one switch uplink of ``uplink``
+    bytes/s each way (0: no switch, every GPU has its own root port).
+    """
+
+    kind: Literal["pcie", "c2c"]
+    h2d: float
+    d2h: float
+    duplex: float
+    pageable: float
+    latency: float
+    gpus_per_uplink: int = 1
+    uplink: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NvlinkSpec:
+    """GPU to GPU inside a node, per GPU and direction. ``efficiency`` is what collectives sustain of ``bandwidth``.
+
+    ``kind``: ``switch`` (any pair at full rate) or ``mesh`` (point-to-point links; rings as NCCL lays them).
+    ``step_latency`` is one hop of a collective (s), ``base_latency`` its start (s).
+    """
+
+    kind: Literal["switch", "mesh"]
+    bandwidth: float
+    efficiency: float
+    base_latency: float
+    step_latency: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NicSpec:
+    """Network adapters of a node: ``count`` of ``bandwidth`` bytes/s each way; ``efficiency`` of it is sustained."""
+
+    count: int
+    bandwidth: float
+    efficiency: float
+    step_latency: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NvmeSpec:
+    """The NVMe set of a node, all drives together: bytes/s read and written, bytes of capacity."""
+
+    read: float
+    write: float
+    capacity: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterSpec:
+    """``nodes`` equal nodes behind a non-blocking fabric. GPUs are spread evenly over sockets, NICs and uplinks.
+
+    ``sm_share`` is the part of a GPU's SM time that a running collective kernel takes.
+    """
+
+    name: str
+    nodes: int
+    gpus_per_host: int
+    device: DeviceSpec
+    host: HostSpec
+    host_link: HostLinkSpec
+    nvlink: NvlinkSpec | None = None
+    nics: NicSpec | None = None
+    nvme: NvmeSpec | None = None
+    p2p: bool = True  # GPUs reach each other over PCIe without a copy in host memory
+    sm_share: float = 0.0
+    source: str = ""
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs of the cluster."""
+        return self.nodes * self.gpus_per_host
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayoutSpec:
+    """Sizes of the mesh axes, ZeRO stage, and how gradients and parameters move.
+
+    ``grad_bucket`` and ``gather_bucket`` are bytes of the whole (unsharded) tensor per collective;
+    ``prefetch`` is how many layers ahead ZeRO-3 gathers; ``reshard_after_forward`` frees them in between.
+    """
+
+    dp: int = 1
+    tp: int = 1
+    pp: int = 1
+    cp: int = 1
+    ep: int = 1
+    zero: Literal[0, 1, 2, 3] = 0
+    grad_bucket: float = 0.0
+    gather_bucket: float = 0.0
+    overlap_grad_reduce: bool = True
+    prefetch: int = 1
+    reshard_after_forward: bool = True
+
+    @property
+    def world(self) -> int:
+        """Number of ranks."""
+        return self.dp * self.tp * self.pp * self.cp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchSpec:
+    """Sequences a step: ``size = micro * accumulation * dp``, each of ``sequence`` tokens."""
+
+    size: int
+    micro: int
+    accumulation: int
+    sequence: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionSpec:
+    """Types: what GEMMs run in, what gradients are stored and communicated in; ``master`` keeps fp32 weights."""
+
+    compute: DType
+    grads: DType
+    grad_comm: DType
+    master: bool
+
+    @property
+    def param_bytes(self) -> int:
+        """Bytes of one parameter as the GPU computes with it."""
+        return DTYPE_BYTES[self.compute]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OffloadSpec:
+    """What lives on the CPU. ZeRO-Offload is ``optimizer`` and ``gradients`` both ``cpu``."""
+
+    optimizer: Literal["none", "cpu"] = "none"
+    gradients: Literal["none", "cpu"] = "none"
+    pinned: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackSpec:
+    """A named software stack: which kernels it launches, what it overlaps, what the host spends.
+
+    ``launch_factor`` scales the host's launch time (1 eager, below it for compiled code or CUDA graphs);
+    ``sustained`` maps a device name to the fraction of fitted GEMM speed that long runs of this stack keep
+    (clocks, power), one documented number a device; ``cpu_adam_fraction`` is the share of STREAM bandwidth that
+    its CPU Adam reaches at 28 bytes a parameter; ``copy_back`` says whether updated parameters return to the GPU
+    after the CPU step or tile by tile within it.
+    """
+
+    name: str
+    attention: Literal["math", "flash2", "flash3"]
+    fused_softmax: bool
+    fused_bias_activation: bool
+    fused_bias_dropout_add: bool
+    fused_norm: bool
+    fused_rope: bool
+    fused_cross_entropy: bool
+    fused_optimizer: bool
+    fp32_logits: bool
+    launch_factor: float
+    overlap_grad_reduce: bool
+    grad_bucket: float
+    gather_bucket: float
+    prefetch: int
+    grads: Mapping[str, DType]  # compute dtype -> stored gradient dtype
+    grad_comm: Mapping[str, DType]  # compute dtype -> dtype on the wire
+    sustained: Mapping[str, float]
+    cpu_adam_fraction: float
+    copy_back: Literal["after", "tiled"]
+    context: float  # bytes that the driver, the framework and the communication library keep on each GPU
+    fragmentation: float  # allocator bytes reserved above those asked for, as a fraction of activations
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scenario:
+    """All that a simulation needs to know."""
+
+    name: str
+    description: str
+    model: ModelSpec
+    cluster: ClusterSpec
+    layout: LayoutSpec
+    batch: BatchSpec
+    precision: PrecisionSpec
+    recompute: Literal["none", "full"]
+    offload: OffloadSpec
+    stack: StackSpec

@@ -1,0 +1,147 @@
+"""The program of a rank: ops, blocks, and the work each op stands for.
+
+Owns the vocabulary in which the workload room says WHAT must happen. Knows sizes in bytes and FLOP and the
+order of things; never a bandwidth, a latency or a device.
+
+A rank's program is a sequence of *actions* (a block and the microbatch it is for). A *block* is a template, a tuple
+of ops issued by the host in that order; it is written once and repeated for every microbatch. Inside a rank,
+streams are in order, as CUDA streams are; an op also waits for ``deps`` (earlier ops of its block, by index) and for
+``waits`` (names that an earlier op of this rank gave in ``signals``: the most recent one counts, as with CUDA events).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["F", "B", "I", "W", "R", "O"]
+"""Forward, backward, input gradient, weight gradient, recompute, optimizer."""
+
+KernelKind = Literal["gemm", "attention", "elementwise", "embedding", "optimizer"]
+Quality = Literal["fused", "naive"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One GPU kernel, device-free: FLOPs, and bytes read from and written to memory.
+
+    A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest. An
+    ``attention`` kernel is fused (flash) attention over ``m`` = ``n`` = sequence length, ``k`` = head_dim, ``batch`` = sequences x
+    heads. Everything else is bound by memory; ``quality`` says whether it was written as one fused pass or as a chain
+    of naive element-wise passes, of which this is one.
+    """
+
+    name: str
+    kind: KernelKind
+    flops: float
+    bytes_read: float
+    bytes_written: float
+    m: int = 0
+    n: int = 0
+    k: int = 0
+    batch: int = 1
+    dtype: str = "fp32"
+    role: Literal["forward", "input_grad", "weight_grad"] = "forward"
+    causal: bool = False
+    quality: Quality = "fused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """A collective over the ranks of one mesh axis. ``size`` is the WHOLE buffer in bytes (n times the shard)."""
+
+    kind: Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
+    axis: str
+    size: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Bytes between a GPU and its host's memory."""
+
+    direction: Literal["h2d", "d2h"]
+    size: float
+    pinned: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostWork:
+    """Work of the CPU cores on DRAM: ``adam`` (28 bytes a parameter) or ``stream`` (scale, copy: ``size`` bytes)."""
+
+    kind: Literal["adam", "stream"]
+    params: float
+    size: float  # bytes of DRAM traffic
+    flops: float = 0.0
+
+
+Work = Kernel | Collective | Copy | HostWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEffect:
+    """Bytes that an op takes (positive) or gives back (negative), by owner, when it starts or when it ends."""
+
+    owner: str
+    size: float
+    at: Literal["start", "end"]
+    where: Literal["gpu", "host"] = "gpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """One thing a rank does. ``category`` is its line in the breakdown; ``sync``: the host waits until it has ended."""
+
+    name: str
+    work: Work | None
+    stream: str
+    phase: Phase
+    category: str
+    deps: tuple[int, ...] = ()
+    waits: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
+    sync: bool = False
+    memory: tuple[MemoryEffect, ...] = ()
+    layer: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A template of ops, issued in order."""
+
+    name: str
+    ops: tuple[Op, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One instance of a block: ``block`` is its index in the program's blocks."""
+
+    block: int
+    microbatch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankProgram:
+    """What one rank does in a step, and what it holds before the step begins (owner -> bytes)."""
+
+    name: str
+    blocks: tuple[Block, ...]
+    actions: tuple[Action, ...]
+    resident_gpu: tuple[tuple[str, float], ...]
+    resident_host: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The whole step: distinct programs, the program of each rank, the process groups of each axis.
+
+    ``groups[axis]`` lists the members of every group of that axis, in ring order. ``model_flops`` and
+    ``hardware_flops`` count one step over all ranks, without and with recompute; ``tokens`` the tokens of a step.
+    """
+
+    programs: tuple[RankProgram, ...]
+    program_of_rank: tuple[int, ...]
+    groups: dict[str, tuple[tuple[int, ...], ...]]
+    tokens: int
+    model_flops: float
+    hardware_flops: float
