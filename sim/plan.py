@@ -21,7 +21,7 @@ class PlanOp:
 
     ``row`` indexes ``Plan.ops``; ``latency`` and ``duration`` in seconds; ``loads`` pairs of (resource index, load);
     ``weight`` its share when resources are contended; ``launch`` seconds of the host thread; ``deps`` indexes of
-    earlier ops in the block; ``waits`` and ``signals`` token numbers; ``group`` the rendezvous it takes part in (-1: none).
+    earlier ops in the block; ``waits`` and ``signals`` token numbers; ``group`` its rendezvous (-1: none).
     """
 
     row: int

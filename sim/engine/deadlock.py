@@ -1,0 +1,50 @@
+"""What a step that cannot go on is waiting for, in words. Reads the engine's state, changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.plan import Plan
+
+if TYPE_CHECKING:
+    from sim.engine.core import _Engine, _Rank, _Run
+
+
+def explain_unsignalled(plan: Plan, run: _Run, token: int) -> str:
+    """An op waits for a name that nothing before it in its program gives: a fault of whoever wrote the program."""
+    name, what = plan.ops[run.op.row].name, plan.token_names[token]
+    return f"{_place(plan, run)}: {name} waits for {what!r}, which no op before it signals"
+
+
+def explain_blocked(engine: _Engine) -> str:
+    """One line for each blocked op and what it waits for; empty when every program has ended."""
+    plan = engine.plan
+    lines = []
+    for group, arrived in enumerate(engine.arrived):
+        here = [run.rank.index for run in arrived]
+        missing = [r for r in engine.ranks if r.index not in here and _joins(r, group)]
+        peers = "; ".join(_whereabouts(plan, r) for r in missing) or "none is left"
+        lines += [f"{_place(plan, run)}: {_name(plan, run)} waits for its peers: {peers}" for run in arrived]
+    for rank in engine.ranks:
+        if rank.holds is not None:
+            lines.append(f"{plan.rank_classes[rank.index].name}: the host waits for {_name(plan, rank.holds)}")
+    return "the step cannot go on; blocked:\n  " + "\n  ".join(lines) if lines else ""
+
+
+def _joins(rank: _Rank, group: int) -> bool:
+    return any(op.group == group for block in rank.plan.blocks for op in block)
+
+
+def _whereabouts(plan: Plan, rank: _Rank) -> str:
+    name = plan.rank_classes[rank.index].name
+    heads = [_name(plan, tail) for tail in rank.tails if tail is not None and not tail.done]
+    return f"{name} has yet to do {', '.join(heads)}" if heads else f"{name} has ended its program"
+
+
+def _name(plan: Plan, run: _Run) -> str:
+    return plan.ops[run.op.row].name
+
+
+def _place(plan: Plan, run: _Run) -> str:
+    name = plan.rank_classes[run.rank.index].name
+    return f"{name}, stream {plan.stream_names[run.op.stream]}, microbatch {run.microbatch}"

@@ -1,0 +1,64 @@
+"""Weighted max-min fair speeds of activities that share full resources.
+
+Owns one pure function. Knows neither time nor simpy: who runs when is ``core``'s business.
+
+Theory (design §2): every running activity i has a normalised speed s_i in 0..1, and takes ``load[i][r] * s_i`` of
+resource r, whose capacity is 1. Raise a common level x, with s_i = min(1, weight_i * x); when a resource fills, freeze
+the activities that use it; go on with the others (progressive filling; Bertsekas and Gallager, Data Networks, 6.5.2).
+The result is the only allocation in which every activity below full speed crosses a full resource on which no
+other has a larger s/weight: the max-min certificate that the tests check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Loads = Sequence[tuple[int, float]]
+
+SLACK = 1e-12  # a resource this close to full counts as full: float sums of equal shares miss 1 by a few ulp
+
+
+def max_min(loads: Sequence[Loads], weights: Sequence[float]) -> tuple[list[float], list[int]]:
+    """Speeds (0..1] and, for each activity, the resource that froze it (-1: it runs at full speed).
+
+    ``loads[i]`` lists (resource, load at full speed), load > 0. Cost is (rounds x loads); rounds are at most the
+    number of activities.
+    """
+    count = len(loads)
+    speeds = [0.0] * count
+    binders = [-1] * count
+    users: dict[int, list[tuple[int, float]]] = {}
+    for i, row in enumerate(loads):
+        for r, load in row:
+            users.setdefault(r, []).append((i, load))
+    free = dict.fromkeys(users, 1.0)
+    growth = {r: sum(weights[i] * load for i, load in rows) for r, rows in users.items()}
+    open_ = dict.fromkeys(range(count))
+    while open_:
+        level, binder = _next_level(open_, weights, free, growth)
+        frozen = [i for i in open_ if weights[i] * level >= 1.0 - SLACK] if binder < 0 else []
+        if binder >= 0:
+            frozen = [i for i, _ in users[binder] if i in open_]
+        for i in frozen:
+            speeds[i] = min(1.0, weights[i] * level)
+            binders[i] = binder
+            del open_[i]
+            for r, load in loads[i]:
+                free[r] -= load * speeds[i]
+                growth[r] -= load * weights[i]
+    return speeds, binders
+
+
+def _next_level(
+    open_: dict[int, None], weights: Sequence[float], free: dict[int, float], growth: dict[int, float]
+) -> tuple[float, int]:
+    """The level at which the next activity stops growing, and the resource that stops it (-1: its own full speed)."""
+    level = min(1.0 / weights[i] for i in open_)
+    binder = -1
+    for r, rate in growth.items():
+        if rate <= SLACK:  # all its users are frozen; what is left of the sum is rounding
+            continue
+        fill = max(free[r], 0.0) / rate
+        if fill < level * (1.0 - SLACK):
+            level, binder = fill, r
+    return level, binder
