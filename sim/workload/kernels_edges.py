@@ -1,0 +1,163 @@
+"""The kernels before the first layer and after the last: token lookup, final norm, logits, loss.
+
+The loss covers every position, for an encoder too (its masked positions are not picked out first). The unfused
+cross entropy is the vocabulary-parallel one of Megatron-LM (``mpu/cross_entropy.py``): seven passes or so over tokens x
+vocabulary; the fused one reads the logits once forward and turns them into their gradient backward. Not modelled: the
+two-way next-sentence classifier behind BERT's pooler (2 H multiplications a sequence).
+"""
+
+from __future__ import annotations
+
+from sim.workload.kernels_norm import norm_backward, norm_forward
+from sim.workload.kernels_shape import (
+    FP32,
+    INDEX_BYTES,
+    Kernels,
+    Shape,
+    bias_add,
+    bias_grad,
+    dense_pass,
+    dropout_backward,
+    dropout_forward,
+    gemm,
+    grad_pass,
+    linear_backward,
+    linear_forward,
+    memory_pass,
+)
+from sim.workload.ops import Kernel
+
+
+def _tables(shape: Shape) -> tuple[tuple[str, int], ...]:
+    """Lookup tables and their rows."""
+    model, out = shape.model, [("tokens", shape.vocab)]
+    if model.positions == "learned":
+        out.append(("positions", model.max_positions))
+    if model.token_types:
+        out.append(("token_types", model.token_types))
+    return tuple(out)
+
+
+def embedding_forward(shape: Shape) -> Kernels:
+    """Look up each table and add it to the sum, then norm and dropout where the model has them."""
+    out: list[Kernel] = []
+    one, dtype = shape.act(shape.hidden), shape.precision.compute
+    for name, _ in _tables(shape):
+        read = one + shape.tokens * INDEX_BYTES
+        out.append(memory_pass(f"embedding.{name}", read, one, kind="embedding", dtype=dtype))
+        if name != "tokens":
+            out.append(dense_pass(shape, f"embedding.{name}.add", shape.hidden, (2, 1)))
+    if shape.model.embedding_norm:
+        out.extend(norm_forward(shape, "embedding.norm"))
+    if shape.dropout:
+        out.append(dropout_forward(shape, "embedding", shape.tokens * shape.hidden))
+    return tuple(out)
+
+
+def embedding_backward(shape: Shape) -> Kernels:
+    """Dropout and norm back; each table's gradient is zeroed whole, then rows are added to it.
+
+    A tied table has a second gradient, from the logits product: the two are summed in one more pass.
+    """
+    out: list[Kernel] = []
+    one, dtype = shape.act(shape.hidden), shape.precision.compute
+    if shape.dropout:
+        out.append(dropout_backward(shape, "embedding", shape.tokens * shape.hidden))
+    if shape.model.embedding_norm:
+        out.extend(norm_backward(shape, "embedding.norm"))
+    for name, rows in reversed(_tables(shape)):
+        table = float(rows * shape.hidden * shape.elem)
+        read = one + shape.tokens * INDEX_BYTES
+        out.append(memory_pass(f"embedding.{name}.zero", 0, table, role="weight_grad", dtype=dtype))
+        out.append(
+            memory_pass(f"embedding.{name}.scatter", read, one, kind="embedding", role="weight_grad", dtype=dtype)
+        )
+        if name == "tokens" and shape.model.tied_embeddings:
+            out.append(memory_pass("embedding.tied_sum", 2 * table, table, role="weight_grad", dtype=dtype))
+    return tuple(out)
+
+
+def head_forward(shape: Shape) -> Kernels:
+    """Final norm, pooler, MLM transform, logits product (and its bias), loss."""
+    h, out = shape.hidden, list[Kernel]()
+    if not shape.model.post_norm:
+        out.extend(norm_forward(shape, "head.norm"))
+    if shape.model.pooler:
+        rows = float(shape.micro * h * shape.elem)
+        out.append(gemm(shape, "head.pooler", (shape.micro, h, h)))
+        out.append(memory_pass("head.pooler.tanh", rows, rows, dtype=shape.precision.compute))
+    if shape.model.mlm_head:
+        out.append(linear_forward(shape, "head.transform", h, h))
+        out.append(bias_add(shape, "head.transform", h))
+        out.append(dense_pass(shape, "head.transform.gelu", h, (1, 1)))
+        out.extend(norm_forward(shape, "head.transform_norm"))
+    out.append(linear_forward(shape, "head.logits", h, shape.vocab))
+    if shape.model.mlm_head:
+        out.append(bias_add(shape, "head.logits", shape.vocab))
+    return (*out, *loss_forward(shape))
+
+
+def head_backward(shape: Shape) -> Kernels:
+    """The loss's gradient, then the reverse of ``head_forward``."""
+    h, out = shape.hidden, [*loss_backward(shape)]
+    if shape.model.mlm_head:
+        out.append(bias_grad(shape, "head.logits", shape.vocab))
+    out.extend(linear_backward(shape, "head.logits", h, shape.vocab))
+    if shape.model.mlm_head:
+        out.extend(norm_backward(shape, "head.transform_norm"))
+        out.append(grad_pass(shape, "head.transform.gelu_grad", h, (2, 1)))
+        out.append(bias_grad(shape, "head.transform", h))
+        out.extend(linear_backward(shape, "head.transform", h, h))
+    if shape.model.pooler:
+        rows = float(shape.micro * h * shape.elem)
+        dtype = shape.precision.compute
+        out.append(memory_pass("head.pooler.tanh_grad", 2 * rows, rows, role="input_grad", dtype=dtype))
+        out.append(
+            memory_pass("head.pooler.bias_grad", rows, h * shape.elem, role="weight_grad", dtype=dtype)
+        )
+        out.append(gemm(shape, "head.pooler.input_grad", (shape.micro, h, h), role="input_grad"))
+        out.append(gemm(shape, "head.pooler.weight_grad", (h, h, shape.micro), role="weight_grad"))
+    if not shape.model.post_norm:
+        out.extend(norm_backward(shape, "head.norm"))
+    return tuple(out)
+
+
+def loss_cast(shape: Shape) -> bool:
+    """Whether the logits are copied to fp32 before the loss; the fused loss widens them in registers."""
+    return shape.stack.fp32_logits and shape.elem < FP32 and not shape.stack.fused_cross_entropy
+
+
+def loss_bytes(shape: Shape) -> tuple[float, float]:
+    """Bytes of the logits as computed, and as the loss works on them."""
+    count = float(shape.tokens * shape.vocab)
+    return count * shape.elem, count * (FP32 if loss_cast(shape) else shape.elem)
+
+
+def loss_forward(shape: Shape) -> Kernels:
+    """Cross entropy: one pass if fused; else (cast,) copy, maximum, subtract, target lookup, exp, sum, divide, log."""
+    logits, wide = loss_bytes(shape)
+    row, dtype = float(shape.tokens * FP32), shape.precision.compute
+    if shape.stack.fused_cross_entropy:
+        return (memory_pass("loss.cross_entropy", logits, row, fused=True, dtype=dtype),)
+    chain = [
+        ("copy", wide, wide), ("max", wide, row), ("subtract", wide + row, wide), ("target", row, row),
+        ("exp", wide, wide), ("sum", wide, row), ("log", 2 * row, row), ("divide", wide + row, wide),
+    ]  # fmt: skip
+    if loss_cast(shape):
+        chain.insert(0, ("to_fp32", logits, wide))
+    return tuple(memory_pass(f"loss.{name}", read, written, dtype=dtype) for name, read, written in chain)
+
+
+def loss_backward(shape: Shape) -> Kernels:
+    """The saved softmax minus one at the target, times the loss's gradient (, cast back); one pass if fused."""
+    logits, wide = loss_bytes(shape)
+    row, dtype = float(shape.tokens * FP32), shape.precision.compute
+    if shape.stack.fused_cross_entropy:
+        name = "loss.cross_entropy_grad"
+        return (memory_pass(name, logits + row, logits, fused=True, role="input_grad", dtype=dtype),)
+    chain = [("target_grad", 2 * row, row), ("scale_grad", wide + row, wide)]
+    if loss_cast(shape):
+        chain.append(("from_fp32", wide, logits))
+    return tuple(
+        memory_pass(f"loss.{name}", read, written, role="input_grad", dtype=dtype) for name, read, written in chain
+    )

@@ -1,0 +1,72 @@
+"""The kernels of an MLP block, from the first product to the second, both ways.
+
+Every stack is given ONE product for gate and up together, as Megatron-LM lays them. Unfused GELU is the scripted tanh
+form of Megatron-LM 2020 (``torch.jit.script``): after warm-up one pass each way, but it keeps its tanh for backward.
+Must not know norms or residuals.
+"""
+
+from __future__ import annotations
+
+from sim.workload.kernels_shape import (
+    Kernels,
+    Shape,
+    bias_add,
+    bias_grad,
+    dense_pass,
+    grad_pass,
+    linear_backward,
+    linear_forward,
+    memory_pass,
+)
+
+
+def scripted_gelu(shape: Shape) -> bool:
+    """Whether the activation is the scripted GELU that writes and keeps its tanh."""
+    model = shape.model
+    return model.activation == "gelu" and not model.gated_mlp and not shape.stack.fused_bias_activation
+
+
+def mlp_forward(shape: Shape) -> Kernels:
+    """First product, bias, activation, second product; the last bias belongs to the residual join."""
+    out = [linear_forward(shape, "mlp.up", shape.hidden, shape.up_width)]
+    if shape.model.mlp_bias and not shape.stack.fused_bias_activation:
+        out.append(bias_add(shape, "mlp.up", shape.up_width))
+    out.extend(_activation_forward(shape))
+    out.append(linear_forward(shape, "mlp.down", shape.ffn, shape.hidden))
+    return tuple(out)
+
+
+def mlp_backward(shape: Shape) -> Kernels:
+    """The reverse, with the first product's bias gradient as a sum over tokens."""
+    out = [*linear_backward(shape, "mlp.down", shape.ffn, shape.hidden), *_activation_backward(shape)]
+    if shape.model.mlp_bias:
+        out.append(bias_grad(shape, "mlp.up", shape.up_width, fused=shape.stack.fused_bias_activation))
+    out.extend(linear_backward(shape, "mlp.up", shape.hidden, shape.up_width))
+    return tuple(out)
+
+
+def _activation_forward(shape: Shape) -> Kernels:
+    name = f"mlp.{shape.model.activation}"
+    if shape.stack.fused_bias_activation:
+        read, written = shape.act(shape.up_width), shape.act(shape.ffn)
+        return (memory_pass(name, read, written, fused=True, dtype=shape.precision.compute),)
+    if shape.model.gated_mlp:
+        return (dense_pass(shape, name, shape.ffn, (1, 1)), dense_pass(shape, "mlp.gate", shape.ffn, (2, 1)))
+    scripted = scripted_gelu(shape)
+    return (dense_pass(shape, name, shape.ffn, (1, 2 if scripted else 1), fused=scripted),)
+
+
+def _activation_backward(shape: Shape) -> Kernels:
+    name = f"mlp.{shape.model.activation}_grad"
+    if shape.stack.fused_bias_activation:
+        read, written = shape.act(shape.ffn + shape.up_width), shape.act(shape.up_width)
+        return (memory_pass(name, read, written, fused=True, role="input_grad", dtype=shape.precision.compute),)
+    if shape.model.gated_mlp:
+        return (
+            grad_pass(shape, "mlp.gate_grad.activation", shape.ffn, (2, 1)),
+            grad_pass(shape, "mlp.gate_grad.up", shape.ffn, (2, 1)),
+            grad_pass(shape, name, shape.ffn, (2, 1)),
+            grad_pass(shape, "mlp.up_grad_concat", shape.up_width, (1, 1)),
+        )
+    scripted = scripted_gelu(shape)
+    return (grad_pass(shape, name, shape.ffn, (3 if scripted else 2, 1), fused=scripted),)

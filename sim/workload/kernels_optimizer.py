@@ -1,0 +1,80 @@
+"""The kernels between backward and the next forward: gradient buffers, norm, clip, Adam.
+
+All take a number of parameters (a shard's, if sharded), not a model. Must not know who holds them, nor the CPU's
+Adam. A multi-tensor kernel counts as one launch; the unfused chain runs once for every tensor.
+"""
+
+from __future__ import annotations
+
+from sim.spec.types import DTYPE_BYTES, PrecisionSpec, StackSpec
+from sim.workload.kernels_shape import FP32, Kernels, memory_pass
+from sim.workload.ops import Kernel
+
+
+def _optimizer_pass(name: str, read: float, written: float, fused: bool = False) -> Kernel:
+    return memory_pass(name, read, written, fused=fused, kind="optimizer")
+
+
+def state_bytes(precision: PrecisionSpec) -> int:
+    """Bytes of each of Adam's tensors (parameter, m, v): fp32 with master weights, else the type of the weights."""
+    return FP32 if precision.master else precision.param_bytes
+
+
+def accumulate_grads(
+    params: float, precision: PrecisionSpec, tensors: int = 1, *, first: bool = False
+) -> Kernels:
+    """Add the gradients of ``params`` parameters into the gradient buffer, one kernel for each of ``tensors`` tensors.
+
+    Nothing happens for the ``first`` microbatch if gradients are stored in the type they are computed in: the new
+    tensor becomes the buffer. A wider buffer is added to from the first one on, as Megatron-LM's ``main_grad`` is.
+    """
+    new, stored = precision.param_bytes, DTYPE_BYTES[precision.grads]
+    if first and new == stored:
+        return ()
+    one = params / tensors
+    kernel = memory_pass(
+        "gradient.accumulate", one * (new + stored), one * stored,
+        fused=True, role="weight_grad", dtype=precision.grads,
+    )  # fmt: skip
+    return (kernel,) * tensors
+
+
+def zero_grad(params: float, grad_bytes: int) -> Kernels:
+    """Fill the gradient buffer with zeros. For stacks that keep the buffer; dropping the tensors launches nothing."""
+    return (_optimizer_pass("optimizer.zero_grad", 0, params * grad_bytes, fused=True),)
+
+
+def grad_norm(params: float, grad_bytes: int) -> Kernels:
+    """Sum of squares of all gradients, one read; it finds overflows as well."""
+    return (_optimizer_pass("optimizer.grad_norm", params * grad_bytes, FP32, fused=True),)
+
+
+def grad_clip(params: float, grad_bytes: int) -> Kernels:
+    """Multiply all gradients in place: loss scale undone and clipping, in one pass."""
+    return (_optimizer_pass("optimizer.grad_clip", params * grad_bytes, params * grad_bytes, fused=True),)
+
+
+def optimizer_step(params: float, precision: PrecisionSpec, stack: StackSpec, tensors: int = 1) -> Kernels:
+    """Adam on ``params`` parameters in ``tensors`` tensors.
+
+    Fused: one kernel reads parameter, m, v, gradient and writes parameter, m, v and, with master weights under 16-bit
+    compute, the 16-bit copy: 4+4+4+g read and 4+4+4+2 written a parameter. Unfused: ``torch.optim.Adam``'s loop (m:
+    decay, add; v: decay, add square; root, add epsilon, divide and add), after a cast of 16-bit gradients to fp32 and
+    before a cast of the parameters back.
+    """
+    state, grad = state_bytes(precision), DTYPE_BYTES[precision.grads]
+    copy = precision.param_bytes if precision.master and precision.param_bytes < FP32 else 0
+    if stack.fused_optimizer:
+        read, written = params * (3 * state + grad), params * (3 * state + copy)
+        return (_optimizer_pass("optimizer.adam", read, written, fused=True),)
+    one = params / tensors
+    chain = [
+        ("m_decay", state, state), ("m_add", 2 * state, state), ("v_decay", state, state), ("v_add", 2 * state, state),
+        ("root", state, state), ("epsilon", state, state), ("update", 3 * state, state),
+    ]  # fmt: skip
+    if grad != state:
+        chain.insert(0, ("grad_cast", grad, state))
+    if copy:
+        chain.append(("param_cast", state, copy))
+    passes = tuple(_optimizer_pass(f"optimizer.{name}", one * read, one * written) for name, read, written in chain)
+    return passes * tensors

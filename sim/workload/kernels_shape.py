@@ -1,0 +1,215 @@
+"""The sizes that a rank's kernels work on, and the few kinds of kernel that everything is built of.
+
+Owns ``Shape`` and the constructors of matrix products and memory passes. Knows bytes and FLOPs; must not know the
+order of a layer (see ``kernels``), a rank or a device. Element-wise kernels count no FLOPs: memory bounds them, and
+model FLOPs are those of matrix products. Widths are asked of the shape, never of the model, so that a shape can one
+day stand for the share of one tensor-parallel rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.errors import Problem, ScenarioError
+from sim.spec.types import DTYPE_BYTES, ModelSpec, PrecisionSpec, StackSpec
+from sim.workload.model import attention_widths, mlp_in_width
+from sim.workload.ops import Kernel, KernelKind, Quality
+
+Role = Literal["forward", "input_grad", "weight_grad"]
+Kernels = tuple[Kernel, ...]
+
+MASK_BYTES = 1  # PyTorch keeps a dropout mask as one byte an element
+FP32 = 4
+INDEX_BYTES = 8  # token ids are int64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One microbatch of a model on one rank: ``micro`` sequences of ``sequence`` tokens.
+
+    Raises ScenarioError for fused attention in a 32-bit type, a kernel that does not exist.
+    """
+
+    model: ModelSpec
+    micro: int
+    sequence: int
+    stack: StackSpec
+    precision: PrecisionSpec
+
+    def __post_init__(self) -> None:
+        if self.micro < 1 or self.sequence < 1:
+            what = f"needs at least one sequence of one token, got {self.micro} of {self.sequence}"
+            raise ScenarioError([Problem("", 0, 0, "batch", what)])
+        if self.flash and self.elem != 2:
+            what = (
+                f"{self.stack.attention} attention does not exist in {self.precision.compute}; "
+                "compute in fp16 or bf16, or choose a stack with math attention"
+            )
+            raise ScenarioError([Problem("", 0, 0, "precision.compute", what)])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the microbatch."""
+        return self.micro * self.sequence
+
+    @property
+    def elem(self) -> int:
+        """Bytes of one activation."""
+        return DTYPE_BYTES[self.precision.compute]
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.model.hidden
+
+    @property
+    def q_width(self) -> int:
+        """Width of the queries, and of the attention output before its projection."""
+        return attention_widths(self.model)[0]
+
+    @property
+    def kv_width(self) -> int:
+        """Width of the keys; the values are as wide."""
+        return attention_widths(self.model)[1]
+
+    @property
+    def qkv_width(self) -> int:
+        """Output width of the fused QKV product: (heads + 2 kv_heads) head_dim."""
+        return self.q_width + 2 * self.kv_width
+
+    @property
+    def up_width(self) -> int:
+        """Output width of the first MLP product (gate and up in one)."""
+        return mlp_in_width(self.model)
+
+    @property
+    def ffn(self) -> int:
+        """Input width of the second MLP product."""
+        return self.model.ffn
+
+    @property
+    def vocab(self) -> int:
+        """Width of the logits."""
+        return self.model.vocab
+
+    @property
+    def head_batch(self) -> int:
+        """Independent attention problems: sequences x heads."""
+        return self.micro * self.model.heads
+
+    @property
+    def scores(self) -> int:
+        """Elements of the attention matrix, sequences x heads x sequence^2."""
+        return self.head_batch * self.sequence**2
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return self.model.kind == "decoder"
+
+    @property
+    def flash(self) -> bool:
+        """Whether attention is one fused kernel."""
+        return self.stack.attention != "math"
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several query heads share one key head."""
+        return self.model.kv_heads < self.model.heads
+
+    @property
+    def eager_layout(self) -> bool:
+        """Whether attention works on [batch, heads, sequence, head_dim] copies, as code before fused softmax did.
+
+        Megatron-LM changed to [sequence, batch, hidden] in the release that brought the fused softmax: from then on
+        queries, keys and values are views that the batched product reads in place.
+        """
+        return not self.flash and not self.stack.fused_softmax
+
+    @property
+    def dropout(self) -> bool:
+        """Whether there are dropout kernels at all."""
+        return self.model.dropout > 0
+
+    def act(self, width: float) -> float:
+        """Bytes of an activation of ``width`` elements a token."""
+        return float(self.tokens * width * self.elem)
+
+
+def gemm(shape: Shape, name: str, mnk: tuple[int, int, int], batch: int = 1, role: Role = "forward") -> Kernel:
+    """``batch`` products of (m x k)(k x n): 2mnk FLOPs each, both operands read once, the product written once."""
+    m, n, k = mnk
+    return Kernel(
+        name=name, kind="gemm", flops=2.0 * m * n * k * batch,
+        bytes_read=float((m * k + k * n) * batch * shape.elem), bytes_written=float(m * n * batch * shape.elem),
+        m=m, n=n, k=k, batch=batch, dtype=shape.precision.compute, role=role,
+    )  # fmt: skip
+
+
+def linear_forward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernel:
+    """Y = X W^T over all tokens."""
+    return gemm(shape, name, (shape.tokens, outputs, inputs))
+
+
+def linear_backward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernels:
+    """The input gradient dY W, then the weight gradient dY^T X, in autograd's order."""
+    return (
+        gemm(shape, f"{name}.input_grad", (shape.tokens, inputs, outputs), role="input_grad"),
+        gemm(shape, f"{name}.weight_grad", (outputs, inputs, shape.tokens), role="weight_grad"),
+    )
+
+
+def memory_pass(
+    name: str, read: float, written: float, *,
+    fused: bool = False, role: Role = "forward", kind: KernelKind = "elementwise", dtype: str = "fp32",
+) -> Kernel:  # fmt: skip
+    """One pass over memory: bytes read and written. ``fused`` tells a hand-fused kernel from one pass of a chain."""
+    quality: Quality = "fused" if fused else "naive"
+    return Kernel(
+        name=name, kind=kind, flops=0.0, bytes_read=float(read), bytes_written=float(written),
+        dtype=dtype, role=role, quality=quality,
+    )  # fmt: skip
+
+
+def dense_pass(shape: Shape, name: str, width: int, counts: tuple[int, int], fused: bool = False) -> Kernel:
+    """A forward pass that reads ``counts[0]`` and writes ``counts[1]`` activations of one width."""
+    one = shape.act(width)
+    return memory_pass(name, counts[0] * one, counts[1] * one, fused=fused, dtype=shape.precision.compute)
+
+
+def grad_pass(shape: Shape, name: str, width: int, counts: tuple[int, int], fused: bool = False) -> Kernel:
+    """As ``dense_pass``, in backward, towards the inputs."""
+    one = shape.act(width)
+    return memory_pass(
+        name, counts[0] * one, counts[1] * one, fused=fused, role="input_grad", dtype=shape.precision.compute
+    )
+
+
+def bias_add(shape: Shape, name: str, width: int) -> Kernel:
+    """An in-place bias add after a product, a pass of its own."""
+    one = shape.act(width)
+    return memory_pass(f"{name}.bias", one + width * shape.elem, one, dtype=shape.precision.compute)
+
+
+def bias_grad(shape: Shape, name: str, width: int, fused: bool = False) -> Kernel:
+    """The gradient of a bias: the sum over tokens."""
+    return memory_pass(
+        f"{name}.bias_grad", shape.act(width), width * shape.elem,
+        fused=fused, role="weight_grad", dtype=shape.precision.compute,
+    )  # fmt: skip
+
+
+def dropout_forward(shape: Shape, name: str, elements: float) -> Kernel:
+    """Draw, scale and drop: reads and writes the elements, and writes a byte mask."""
+    size = elements * shape.elem
+    return memory_pass(f"{name}.dropout", size, size + elements * MASK_BYTES, dtype=shape.precision.compute)
+
+
+def dropout_backward(shape: Shape, name: str, elements: float, fused: bool = False) -> Kernel:
+    """The gradient times the mask and its scale."""
+    size = elements * shape.elem
+    return memory_pass(
+        f"{name}.dropout_grad", size + elements * MASK_BYTES, size,
+        fused=fused, role="input_grad", dtype=shape.precision.compute,
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Bytes of activations: what forward keeps for backward, and what is alive only for a moment.
+
+Owns sizes by owner, consistent with ``kernels``: a tensor is kept if a backward kernel reads it, once, by whoever
+saved it first. Must not know when anything is freed (the program says so), nor weights, gradients or states.
+
+For a 16-bit GPT layer with dropout and a fused softmax the sum is Korthikanti et al. 2022, equation 1:
+``s b h (34 + 5 a s / h)``. As they do, it leaves out what is O(tokens): the norms' row statistics. The flash kernel's
+row sums are counted. Not counted: dropout generator states, and what an allocator rounds up.
+"""
+
+from __future__ import annotations
+
+from sim.workload.kernels_edges import loss_bytes
+from sim.workload.kernels_mlp import scripted_gelu
+from sim.workload.kernels_norm import eager_rmsnorm
+from sim.workload.kernels_shape import FP32, INDEX_BYTES, MASK_BYTES, Shape
+
+
+def layer_stash(shape: Shape) -> dict[str, float]:
+    """Bytes that one layer's forward keeps, by owner: attention, MLP, norms, dropout masks."""
+    return {
+        "activations.attention": _attention(shape),
+        "activations.mlp": _mlp(shape),
+        "activations.norm": 2 * _norm(shape),
+        "activations.masks": _masks(shape),
+    }
+
+
+def _attention(shape: Shape) -> float:
+    """Input of the QKV product, q, k, v, the softmax (and its dropped-out copy) or row sums, the context."""
+    kv = shape.kv_width if shape.flash else shape.q_width  # the batched products read one k and v a query head
+    kept = shape.act(shape.hidden) + shape.act(shape.q_width + 2 * kv) + shape.act(shape.q_width)
+    if shape.flash:
+        return kept + shape.head_batch * shape.sequence * FP32
+    return kept + shape.scores * shape.elem * (2 if shape.dropout else 1)
+
+
+def _mlp(shape: Shape) -> float:
+    """Input of the first product, input of the activation, input of the second product.
+
+    ReLU's backward reads its output, which is kept anyway. The unfused forms keep one more: SwiGLU the activated
+    gate, scripted GELU its tanh (2 x 4h bytes a token that the 34 s b h do not have).
+    """
+    model = shape.model
+    kept = shape.act(shape.hidden) + shape.act(shape.ffn)
+    if model.activation != "relu" or model.gated_mlp:
+        kept += shape.act(shape.up_width)
+    if scripted_gelu(shape) or (model.gated_mlp and not shape.stack.fused_bias_activation):
+        kept += shape.act(shape.ffn)
+    return kept
+
+
+def _norm(shape: Shape) -> float:
+    """Input of a norm; the eager RMSNorm keeps it in fp32, and the normalised rows before the weight."""
+    one = shape.act(shape.hidden)
+    return shape.tokens * shape.hidden * FP32 + one if eager_rmsnorm(shape) else one
+
+
+def _masks(shape: Shape) -> float:
+    """Bytes of dropout masks: two of hidden width, and one of the s x s matrices unless attention is one kernel."""
+    if not shape.dropout:
+        return 0.0
+    scores = 0 if shape.flash else shape.scores
+    return float((2 * shape.tokens * shape.hidden + scores) * MASK_BYTES)
+
+
+def layer_input(shape: Shape) -> float:
+    """Bytes of a layer's input: all that full recompute keeps of the layer."""
+    return shape.act(shape.hidden)
+
+
+def layer_workspace(shape: Shape) -> float:
+    """Largest bytes alive for a moment in a layer's backward, beyond what forward kept and beside weight gradients.
+
+    The gradient of the residual stream is alive throughout. Beside it, the largest of: the gradients before and after
+    the activation; before and after the softmax (math); dq, dk, dv and their concatenation, with FlashAttention-2's and
+    -3's fp32 accumulator of dq (flash). Recomputing forward needs no more: two s x s matrices at a time.
+    """
+    mlp = shape.act(shape.ffn + shape.up_width)
+    if shape.flash:
+        attention = 2 * shape.act(shape.qkv_width) + shape.tokens * shape.q_width * FP32
+    else:
+        attention = 2.0 * shape.scores * shape.elem
+    return shape.act(shape.hidden) + max(mlp, attention)
+
+
+def embedding_stash(shape: Shape) -> dict[str, float]:
+    """Bytes that the token lookup keeps: ids, the embedding norm's input, the dropout mask."""
+    mask = shape.tokens * shape.hidden * MASK_BYTES if shape.dropout else 0
+    return {
+        "activations.embedding": float(shape.tokens * INDEX_BYTES),
+        "activations.norm": _norm(shape) if shape.model.embedding_norm else 0.0,
+        "activations.masks": float(mask),
+    }
+
+
+def head_stash(shape: Shape) -> dict[str, float]:
+    """Bytes kept from the head's forward to its backward.
+
+    ``activations.logits`` is the softmax (fp32 where logits are) in the unfused loss, the logits themselves in the
+    fused one. ``activations.head`` is the input of the logits product and, with an MLM head, what its transform keeps.
+    """
+    one = shape.act(shape.hidden)
+    logits, wide = loss_bytes(shape)
+    norms = (0 if shape.model.post_norm else 1) + (1 if shape.model.mlm_head else 0)
+    pooled = 2 * shape.micro * shape.hidden * shape.elem if shape.model.pooler else 0
+    return {
+        "activations.logits": logits if shape.stack.fused_cross_entropy else wide,
+        "activations.head": (3 * one if shape.model.mlm_head else one) + pooled,
+        "activations.norm": norms * _norm(shape),
+    }
+
+
+def head_workspace(shape: Shape) -> float:
+    """Largest bytes alive for a moment in the loss, beyond ``head_stash``.
+
+    Unfused, when exp is taken: the logits, their fp32 version if there is one, and the copy that the maximum was
+    subtracted from; the softmax itself is in the stash. Fused: nothing, the gradient overwrites the logits.
+    """
+    if shape.stack.fused_cross_entropy:
+        return 0.0
+    logits, wide = loss_bytes(shape)
+    return logits + wide + (wide if wide != logits else 0.0)
