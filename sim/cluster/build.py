@@ -1,0 +1,72 @@
+"""From a ``ClusterSpec`` to numbered resources and routes: WHERE things can happen.
+
+Owns the freezing of one node's graph into tuples. All nodes are equal, so one is built and the cluster is ``nodes``
+copies of it; the cost of a build does not depend on ``nodes``. Must not know a model, an op or a collective.
+
+Capacities are those that a lone transfer sustains: PCIe as measured with pinned memory, host DRAM as STREAM measures
+it, NVLink and NICs as bandwidth x efficiency (what collectives sustain of the link rate).
+"""
+
+from __future__ import annotations
+
+from sim.cluster.graph import NodeGraph, node_graph, socket_of
+from sim.cluster.types import Cluster, Place
+from sim.errors import InfeasibleError
+from sim.spec.types import ClusterSpec
+
+_Routes = list[dict[str, tuple[int, ...]]]  # one table a starting place: where to -> local resource numbers
+
+
+def build(spec: ClusterSpec) -> Cluster:
+    """Build the cluster that ``spec`` describes: resources of a node, the place of each GPU, routes between GPUs.
+
+    Raises:
+        InfeasibleError: two GPUs of a node cannot reach each other, or a PCIe switch would hang on two sockets.
+    """
+    graph = node_graph(spec)
+    gpus = range(spec.gpus_per_host)
+    from_gpu = [graph.routes(f"gpu{g}") for g in gpus]
+    from_dram = [graph.routes(f"dram{s}") for s in range(spec.host.sockets)]
+    from_network = graph.routes("network.in") if spec.nics is not None and spec.nics.count > 0 else {}
+    return Cluster(
+        spec=spec,
+        nodes=spec.nodes,
+        resources=tuple(graph.resources),
+        places=tuple(_place(graph, socket_of(spec, g), g, (from_gpu, from_dram, [from_network])) for g in gpus),
+        peer=tuple(tuple(_peer(spec, a, b, from_gpu, from_dram) for b in gpus) for a in gpus),
+    )
+
+
+def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Routes, _Routes]) -> Place:
+    from_gpu, from_dram, (from_network,) = routes
+    name = f"gpu{gpu}"
+    hbm = graph.number(f"{name}.hbm")
+    return Place(
+        sm=graph.number(f"{name}.sm"),
+        hbm=hbm,
+        socket=socket,
+        dram=graph.number(f"socket{socket}.dram"),
+        cores=graph.number(f"socket{socket}.cores"),
+        h2d=from_dram[socket][f"hbm{gpu}"],
+        d2h=(hbm, *from_gpu[gpu][f"dram{socket}"]),
+        nvlink_tx=graph.number(f"{name}.nvlink.tx"),
+        nvlink_rx=graph.number(f"{name}.nvlink.rx"),
+        nic_tx=from_gpu[gpu].get("network.out", (-1,))[0],
+        nic_rx=from_network.get(name, (-1,))[0],
+    )
+
+
+def _peer(spec: ClusterSpec, a: int, b: int, from_gpu: _Routes, from_dram: _Routes) -> tuple[int, ...]:
+    """Route from GPU ``a`` to ``b``: straight, or through the receiver's DRAM (there twice: written, then read)."""
+    if a == b:
+        return ()
+    straight = spec.nvlink is not None or spec.p2p
+    socket = socket_of(spec, b)
+    there = from_gpu[a].get(f"gpu{b}" if straight else f"dram{socket}")
+    if there is None:
+        msg = (
+            f'cluster "{spec.name}": GPU {a} has no route to GPU {b} of its node; '
+            f"give nvlink, or a socket_link above 0 between the sockets of {spec.host.name}"
+        )
+        raise InfeasibleError(msg)
+    return there if straight else there + from_dram[socket][f"gpu{b}"]

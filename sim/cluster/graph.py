@@ -1,0 +1,161 @@
+"""The inside of one node as a directed graph: places joined by links, each link loading some resources.
+
+Owns which place is wired to which, and how a path becomes a tuple of resource numbers. Vertices are places (a GPU,
+its HBM, a PCIe switch, a socket, its DRAM, the NVLink fabric, the two sides of the network); an edge is one
+direction of a link and names the resources that every byte on it loads, in order. Must not know what is sent, nor
+how often: sharing is the engine's business. Only this module imports networkx, and only when a graph is made (the
+import takes longer than any build).
+
+Limits. NICs are reached straight from the GPU (GPUDirect): network traffic loads neither the GPU's PCIe link nor
+host memory. The fabric between nodes does not block, so it is no resource.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from sim.cluster.types import Resource, ResourceKind
+from sim.errors import InfeasibleError
+from sim.spec.types import ClusterSpec, NicSpec
+
+# Two NVLink hops must be nearer than any other way between two GPUs, and a way through another GPU farther than the
+# direct one: a quarter of a hop does both. All other links count one.
+_NVLINK_DISTANCE = 0.25
+
+
+class NodeGraph:
+    """Wiring of one node while it is built; ``resources`` in the order of their numbers."""
+
+    __slots__ = ("_graph", "_numbers", "cluster", "resources")
+
+    def __init__(self, cluster: str) -> None:
+        import networkx as nx  # noqa: PLC0415  lazily: slow to import, and needed only to build
+
+        self._graph: Any = nx.DiGraph()
+        self._numbers: dict[str, int] = {}
+        self.cluster = cluster
+        self.resources: list[Resource] = []
+
+    def resource(self, owner: str, kind: ResourceKind, capacity: float, unit: str = "B") -> str:
+        """Add the resource ``owner.kind`` with ``capacity`` units per second and return its name."""
+        name = f"{owner}.{kind}"
+        self._numbers[name] = len(self.resources)
+        self.resources.append(Resource(name=name, kind=kind, capacity=capacity, unit=unit))
+        return name
+
+    def number(self, name: str) -> int:
+        """Local number of a resource; -1 when the node has none of that name."""
+        return self._numbers.get(name, -1)
+
+    def link(self, a: str, b: str, *loads: str, distance: float = 1.0) -> None:
+        """Join place ``a`` to ``b``, one direction; every byte on the link loads the resources ``loads``."""
+        self._graph.add_edge(a, b, distance=distance, loads=tuple(self._numbers[name] for name in loads))
+
+    def routes(self, a: str) -> dict[str, tuple[int, ...]]:
+        """Shortest route from ``a`` to every place it can reach, as local resource numbers in order."""
+        import networkx as nx  # noqa: PLC0415
+
+        paths: dict[str, list[str]] = nx.single_source_dijkstra_path(self._graph, a, weight="distance")
+        return {b: self._loads(path) for b, path in paths.items()}
+
+    def _loads(self, path: list[str]) -> tuple[int, ...]:
+        edges = self._graph.edges
+        return tuple(n for a, b in pairwise(path) for n in edges[a, b]["loads"])
+
+
+def node_graph(spec: ClusterSpec) -> NodeGraph:
+    """Wire one node of ``spec``.
+
+    Raises:
+        InfeasibleError: a PCIe switch would hang on two sockets.
+    """
+    graph = NodeGraph(spec.name)
+    _add_sockets(graph, spec)
+    _add_switches(graph, spec)
+    for gpu in range(spec.gpus_per_host):
+        _add_gpu(graph, spec, gpu)
+    if spec.nvlink is not None:
+        _add_nvlink(graph, spec)
+    if spec.nics is not None:
+        _add_nics(graph, spec.nics, spec.gpus_per_host)
+    if spec.nvme is not None:
+        graph.link("nvme", "socket0", graph.resource("nvme", "nvme.read", spec.nvme.read))
+        graph.link("socket0", "nvme", graph.resource("nvme", "nvme.write", spec.nvme.write))
+    return graph
+
+
+def socket_of(spec: ClusterSpec, gpu: int) -> int:
+    """Socket of a GPU: GPUs are spread evenly over the sockets, in order."""
+    return gpu * spec.host.sockets // spec.gpus_per_host
+
+
+def _add_sockets(graph: NodeGraph, spec: ClusterSpec) -> None:
+    host = spec.host
+    for s in range(host.sockets):
+        dram = graph.resource(f"socket{s}", "dram", host.dram_bandwidth)
+        graph.link(f"socket{s}", f"dram{s}", dram)
+        graph.link(f"dram{s}", f"socket{s}", dram)
+        graph.resource(f"socket{s}", "cores", float(host.cores_per_socket), "core s")
+    pairs = [(a, b) for a in range(host.sockets) for b in range(host.sockets) if a != b]
+    for a, b in pairs if host.socket_link > 0 else []:
+        graph.link(f"socket{a}", f"socket{b}", graph.resource(f"socket{a}-{b}", "socket_link", host.socket_link))
+
+
+def _add_switches(graph: NodeGraph, spec: ClusterSpec) -> None:
+    size = spec.host_link.gpus_per_uplink
+    if spec.host_link.uplink <= 0:
+        return
+    for u, first in enumerate(range(0, spec.gpus_per_host, size)):
+        last = min(first + size, spec.gpus_per_host) - 1
+        socket = socket_of(spec, first)
+        if socket_of(spec, last) != socket:
+            msg = (
+                f'cluster "{spec.name}": GPUs {first} to {last} share a PCIe switch but sit on sockets {socket} and '
+                f"{socket_of(spec, last)}; choose gpus_per_uplink so that each switch hangs on one socket"
+            )
+            raise InfeasibleError(msg)
+        up, down = f"switch{u}", f"socket{socket}"
+        graph.link(down, up, graph.resource(up, "uplink.in", spec.host_link.uplink))
+        graph.link(up, down, graph.resource(up, "uplink.out", spec.host_link.uplink))
+
+
+def _add_gpu(graph: NodeGraph, spec: ClusterSpec, gpu: int) -> None:
+    link, name = spec.host_link, f"gpu{gpu}"
+    graph.resource(name, "sm", 1.0, "s")
+    hbm = graph.resource(name, "hbm", spec.device.hbm_bandwidth)
+    graph.link(name, f"hbm{gpu}", hbm)
+    graph.link(f"hbm{gpu}", name, hbm)
+    above = f"switch{gpu // link.gpus_per_uplink}" if link.uplink > 0 else f"socket{socket_of(spec, gpu)}"
+    down = [graph.resource(name, "pcie.h2d", link.h2d)]
+    up = [graph.resource(name, "pcie.d2h", link.d2h)]
+    if link.duplex < link.h2d + link.d2h:  # otherwise the two directions do not disturb each other
+        duplex = graph.resource(name, "pcie.duplex", link.duplex)
+        down.append(duplex)
+        up.append(duplex)
+    graph.link(above, name, *down)
+    graph.link(name, above, *up)
+
+
+def _add_nvlink(graph: NodeGraph, spec: ClusterSpec) -> None:
+    # A mesh is modelled by the same ports: NCCL lays several rings so that every link of a GPU is used, and
+    # bandwidth x efficiency is what those rings sustain together.
+    assert spec.nvlink is not None
+    capacity = spec.nvlink.bandwidth * spec.nvlink.efficiency
+    for gpu in range(spec.gpus_per_host):
+        name = f"gpu{gpu}"
+        graph.link(name, "nvlink", graph.resource(name, "nvlink.tx", capacity), distance=_NVLINK_DISTANCE)
+        graph.link("nvlink", name, graph.resource(name, "nvlink.rx", capacity), distance=_NVLINK_DISTANCE)
+
+
+def _add_nics(graph: NodeGraph, nics: NicSpec, gpus: int) -> None:
+    # With more NICs than GPUs, all those of one GPU are one resource; its rate is that of count / gpus adapters.
+    adapters = min(nics.count, gpus)
+    capacity = nics.bandwidth * nics.efficiency * nics.count / adapters if adapters else 0.0
+    for n in range(adapters):
+        tx = graph.resource(f"nic{n}", "nic.tx", capacity)
+        rx = graph.resource(f"nic{n}", "nic.rx", capacity)
+        for gpu in [g for g in range(gpus) if g * adapters // gpus == n]:
+            # Two network places, not one: no route inside the node may lead out of it and back.
+            graph.link(f"gpu{gpu}", "network.out", tx)
+            graph.link("network.in", f"gpu{gpu}", rx)
