@@ -1,0 +1,225 @@
+"""Ring collectives: how many bytes cross which resource, and how long that takes when nobody else is about.
+
+Owns the ring algorithm as a demand vector (design §2). Pure functions on a built ``Cluster``; must not know the
+engine, the mesh or when a collective runs. ``size`` is always the WHOLE buffer: n times the shard.
+
+Theory. A ring of n members moves an all-gather or a reduce-scatter in n-1 steps, each of S/n over every hop, so a
+hop carries S(n-1)/n in all; an all-reduce is one after the other; a pipelined broadcast sends S over n-1 hops.
+Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations" (2009), for the bytes;
+latency as NCCL's tuner reckons it (``src/graph/tuning.cc``):
+``base + (steps - inter) * intra_step + inter * inter_step``, where ``inter`` counts the steps between nodes.
+
+Several nodes. NCCL lays rings so that each enters a node once, visits its members and leaves; there are as many
+rings (channels) as NICs that serve the members, each with an equal part of the buffer, entering and leaving by a NIC
+of its own (NCCL_CROSS_NIC=0). So the bytes between nodes are spread over those NICs, and each channel leaves out one
+of the hops inside the node. A node in which one NIC serves the group uses that NIC alone.
+
+Limits. Ring only: NCCL prefers trees for an all-reduce over few nodes or of a small buffer (on two nodes a tree sends
+S out of a node where the ring sends 2S(n-1)/n) and NVLS inside NVSwitch nodes. A network hop does not load PCIe,
+nor NVLink where the GPU at the end of a channel is not the one next to its NIC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.cluster.types import Cluster
+from sim.errors import InfeasibleError
+
+CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
+Member = tuple[int, int]
+"""(node, GPU of that node)."""
+
+# NCCL's base latency of a ring with the Simple protocol (src/graph/tuning.cc), for nodes whose spec has no NVLink
+# and therefore gives no base latency of its own.
+NCCL_RING_BASE_LATENCY = 8.4e-6
+
+# Passes over the members (reduce-scatter, all-gather, or both): each moves S(n-1)/n over every hop in n-1 steps.
+_PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "broadcast": 1}
+
+# HBM bytes per byte a member moves. Each hop: the sender reads; the receiver writes, or, to reduce, reads its own
+# part and writes the sum. So 2 for a gather, 3 for a reduction, and their mean for the two passes of an all-reduce.
+_HBM = {"all_reduce": 2.5, "all_gather": 2.0, "reduce_scatter": 3.0, "broadcast": 2.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CollectiveCost:
+    """What moving bytes asks of the cluster, for the whole group; copies and host work use the same shape.
+
+    ``latency`` and ``duration`` in seconds; alone, the activity takes their sum. ``ids`` (resources,) ascending numbers
+    in the whole cluster and ``amounts`` (resources,) what is asked of each, in its unit (bytes; core seconds for
+    cores). SM time is kept apart: ``sm_load`` seconds of the SMs of every member, which never sets the duration.
+    ``bound_by`` is the resource that sets ``duration`` (the lowest number among equals; -1: none is used).
+    """
+
+    latency: float
+    duration: float
+    ids: NDArray[np.int64]
+    amounts: NDArray[np.float64]
+    sm_load: float
+    bound_by: int
+
+
+def ring_demand(kind: CollectiveKind, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
+    """Cost of a ring collective of ``size`` bytes (the whole buffer) over ``members`` in ring order.
+
+    Members of one node are brought together in their order (nodes in order of first appearance), as NCCL does.
+    A broadcast starts at the first member. One member alone costs nothing.
+
+    Raises:
+        InfeasibleError: members sit on several nodes and the cluster has no NICs.
+    """
+    assert len(set(members)) == len(members), "a GPU is in the ring twice"
+    if len(members) < 2:
+        return cost_of({}, 0.0, cluster)
+    nodes = _by_node(members)
+    if len(nodes) > 1 and (cluster.spec.nics is None or cluster.spec.nics.count == 0):
+        msg = (
+            f'cluster "{cluster.spec.name}" has no NICs: ranks on several nodes cannot communicate; '
+            "give nics or keep the group in one node"
+        )
+        raise InfeasibleError(msg)
+    n = len(members)
+    moved = size if kind == "broadcast" else _PASSES[kind] * size * (n - 1) / n
+    loads = _ring_loads(nodes, moved, _HBM[kind] * moved, cluster)
+    if kind == "broadcast":
+        _open_ring(loads, nodes, size, cluster)
+    latency = _latency(_PASSES[kind], n, len(nodes), cluster)
+    return _cost(*_flatten(loads, cluster), latency, cluster, cluster.spec.sm_share)
+
+
+def cost_of(amounts: dict[int, float], latency: float, cluster: Cluster) -> CollectiveCost:
+    """Cost of an activity that asks ``amounts`` (resource number in the cluster -> amount) and takes no SM time."""
+    ids = np.array(sorted(amounts), dtype=np.int64)
+    return _cost(ids, np.array([amounts[i] for i in ids.tolist()], dtype=np.float64), latency, cluster, 0.0)
+
+
+def _cost(
+    ids: NDArray[np.int64], amounts: NDArray[np.float64], latency: float, cluster: Cluster, sm_share: float
+) -> CollectiveCost:
+    capacity = np.array([r.capacity for r in cluster.resources])
+    seconds = amounts / capacity[ids % cluster.per_node]
+    worst = int(seconds.argmax()) if len(ids) else -1
+    duration = float(seconds[worst]) if len(ids) else 0.0
+    return CollectiveCost(
+        latency=latency,
+        duration=duration,
+        ids=ids,
+        amounts=amounts,
+        sm_load=sm_share * duration,
+        bound_by=int(ids[worst]) if len(ids) else -1,
+    )
+
+
+def _latency(passes: int, n: int, nodes: int, cluster: Cluster) -> float:
+    """``base + (steps - inter) * intra + inter * inter_step``; steps = passes(n-1), inter = passes(nodes-1)."""
+    spec = cluster.spec
+    base = NCCL_RING_BASE_LATENCY if spec.nvlink is None else spec.nvlink.base_latency
+    intra = spec.host_link.latency if spec.nvlink is None else spec.nvlink.step_latency
+    between = 0.0 if spec.nics is None else spec.nics.step_latency
+    return base + passes * ((n - nodes) * intra + (nodes - 1) * between)
+
+
+def _by_node(members: Sequence[Member]) -> dict[int, tuple[int, ...]]:
+    """GPUs of the group in each node, nodes in order of first appearance."""
+    gathered: dict[int, list[int]] = {}
+    for node, gpu in members:
+        gathered.setdefault(node, []).append(gpu)
+    return {node: tuple(gpus) for node, gpus in gathered.items()}
+
+
+_Loads = dict[int, dict[int, float]]  # node -> local resource number -> bytes
+
+
+def _ring_loads(nodes: dict[int, tuple[int, ...]], moved: float, hbm: float, cluster: Cluster) -> _Loads:
+    """Bytes on every resource when each hop of the closed ring carries ``moved``.
+
+    Nodes that hold the same GPUs of the group share one table (read-only): a ring over thousands of nodes costs one.
+    """
+    tables: dict[tuple[int, ...], dict[int, float]] = {}
+    for gpus in nodes.values():
+        if gpus not in tables:
+            tables[gpus] = _node_loads(gpus, moved, len(nodes) == 1, cluster)
+            for g in gpus:
+                _add(tables[gpus], cluster.places[g].hbm, hbm)
+    return {node: tables[gpus] for node, gpus in nodes.items()}
+
+
+def _node_loads(gpus: tuple[int, ...], moved: float, closed: bool, cluster: Cluster) -> dict[int, float]:
+    """Bytes on the links of one node: a closed ring inside it, or the channels that enter and leave by its NICs."""
+    loads: dict[int, float] = {}
+    channels = [0] if closed else _channels(gpus, cluster)
+    for i, gpu in enumerate(gpus):
+        # The hop to member i is left out by the channel that enters the node at i.
+        share = 1.0 if closed else sum(start != i for start in channels) / len(channels)
+        for local in cluster.peer[gpus[i - 1]][gpu] if share > 0 else ():
+            _add(loads, local, moved * share)
+    for start in () if closed else channels:
+        _add(loads, cluster.places[gpus[start]].nic_rx, moved / len(channels))
+        _add(loads, cluster.places[gpus[start]].nic_tx, moved / len(channels))
+    return loads
+
+
+def _channels(gpus: tuple[int, ...], cluster: Cluster) -> list[int]:
+    """Where each channel enters a node, as positions in ``gpus``: the first member that each NIC serves.
+
+    A channel that enters at position i visits i, i+1, ..., i-1 and leaves through the NIC it came by.
+    """
+    first: dict[int, int] = {}
+    for i, gpu in enumerate(gpus):
+        first.setdefault(cluster.places[gpu].nic_rx, i)
+    return list(first.values())
+
+
+def _open_ring(loads: _Loads, nodes: dict[int, tuple[int, ...]], size: float, cluster: Cluster) -> None:
+    """Take the hop into the root out of a closed ring: nothing returns to where a broadcast began.
+
+    The root is the first member, so the first channel of several nodes enters the root's node at the root: it loses
+    its last hop between nodes and ends in the last node. Every other channel, and a ring inside one node, ends at the
+    root's predecessor in the root's node. The last member of a channel reads nothing, the root writes nothing.
+    """
+    root_node, last_node = next(iter(nodes)), next(reversed(nodes))
+    gpus, last_gpus, places = nodes[root_node], nodes[last_node], cluster.places
+    for node in (root_node, last_node):
+        loads[node] = dict(loads[node])
+    several = len(nodes) > 1
+    channels = len(_channels(gpus, cluster)) if several else 1
+    part = size / channels
+    # The same expression as in _node_loads, so that what is put on a link and taken off again leaves exactly nothing.
+    returning = size * ((channels - 1) / channels) if several else size
+    _add(loads[root_node], places[gpus[0]].hbm, -size)
+    _add(loads[root_node], places[gpus[-1]].hbm, -returning)
+    for local in cluster.peer[gpus[-1]][gpus[0]]:
+        _add(loads[root_node], local, -returning)
+    if several:
+        _add(loads[root_node], places[gpus[0]].nic_rx, -part)
+        exits = _channels(last_gpus, cluster)
+        # With as many channels here as at the root it is the first of them; otherwise each loses its share.
+        for start in exits[:1] if len(exits) == channels else exits:
+            lost = part if len(exits) == channels else part / len(exits)
+            _add(loads[last_node], places[last_gpus[start]].nic_tx, -lost)
+            _add(loads[last_node], places[last_gpus[start - 1]].hbm, -lost)
+
+
+def _add(loads: dict[int, float], local: int, amount: float) -> None:
+    loads[local] = loads.get(local, 0.0) + amount
+
+
+def _flatten(loads: _Loads, cluster: Cluster) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ascending resource numbers in the cluster and the positive amounts on them."""
+    tables: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+    ids: list[NDArray[np.int64]] = []
+    amounts: list[NDArray[np.float64]] = []
+    for node in sorted(loads):
+        table = loads[node]
+        if id(table) not in tables:  # shared tables are converted once; the key never decides an order
+            used = sorted(local for local, amount in table.items() if amount > 0)
+            tables[id(table)] = (np.array(used, dtype=np.int64), np.array([table[i] for i in used]))
+        ids.append(tables[id(table)][0] + node * cluster.per_node)
+        amounts.append(tables[id(table)][1])
+    return np.concatenate(ids), np.concatenate(amounts)

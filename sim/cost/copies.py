@@ -1,0 +1,63 @@
+"""What copies between a GPU and its host, and work of the CPU on host memory, ask of the cluster.
+
+Owns the demand of ``Copy`` and ``HostWork``. Pure functions on a built ``Cluster``; must not know the engine or who
+else uses the same DRAM: that several ranks and copies share it is found there.
+
+Limits. A pageable copy is slower because the driver stages it through a pinned buffer; the extra traffic of that
+staging on host memory is not counted. CPU work is bound by memory, not by the arithmetic of the cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from sim.cluster.types import Cluster, Place
+from sim.cost.collectives import CollectiveCost, cost_of
+from sim.errors import InfeasibleError
+
+
+def copy_cost(
+    direction: Literal["h2d", "d2h"], size: float, place: Place, cluster: Cluster, node: int, *, pinned: bool
+) -> CollectiveCost:
+    """Cost of a copy of ``size`` bytes between ``place`` (a GPU of ``node``) and the DRAM of its socket.
+
+    The same bytes load every resource of the path. From pageable memory the copy takes at least
+    ``size / host_link.pageable``; it then leaves room on the path for others.
+
+    Raises:
+        InfeasibleError: a pageable copy where the cluster gives no pageable rate.
+    """
+    link = cluster.spec.host_link
+    path = place.h2d if direction == "h2d" else place.d2h
+    cost = cost_of({cluster.at(node, local): size for local in path}, link.latency, cluster)
+    if pinned:
+        return cost
+    if link.pageable <= 0:
+        msg = (
+            f'cluster "{cluster.spec.name}" gives no rate for pageable copies; '
+            "give host_link.pageable or pin the host memory"
+        )
+        raise InfeasibleError(msg)
+    return replace(cost, duration=max(cost.duration, size / link.pageable))
+
+
+def host_cost(
+    size: float, place: Place, cluster: Cluster, node: int, *, ranks_per_socket: int, fraction: float
+) -> CollectiveCost:
+    """Cost of CPU work of a rank that moves ``size`` bytes of DRAM on the socket of ``place`` (a GPU of ``node``).
+
+    ``fraction`` is what such work reaches of STREAM bandwidth when all cores of the socket do it: Adam 0.45-0.75
+    (28 bytes a parameter), a single stream of scaling or copying about 0.7. The rank owns an equal part of the cores,
+    so alone it takes ``size * ranks_per_socket / (fraction * dram_bandwidth)``: the others' cores stay idle.
+
+    Demand: ``size`` bytes of DRAM and ``size / (fraction * dram_bandwidth) * cores_per_socket`` core seconds.
+    """
+    assert 0 < fraction <= 1, "DRAM would be asked for more than it has"
+    assert ranks_per_socket >= 1
+    host = cluster.spec.host
+    core_seconds = size / (fraction * host.dram_bandwidth) * host.cores_per_socket
+    amounts = {cluster.at(node, place.dram): size, cluster.at(node, place.cores): core_seconds}
+    cost = cost_of(amounts, 0.0, cluster)
+    alone = core_seconds * ranks_per_socket / host.cores_per_socket
+    return replace(cost, duration=alone, bound_by=cluster.at(node, place.cores))
