@@ -305,7 +305,11 @@ def test_a_pageable_copy_without_a_rate_is_refused():
 
 
 def test_cpu_work_on_a_dgx_2_takes_what_the_log_shows():
-    """components/offload.md, line 6: 10.27e9 parameters; unscaling fp32 gradients 1.1-1.2 s, Adam 6.2-6.5 s."""
+    """components/offload.md, item 6: 10.27e9 parameters, optimizer = gradients 1.1-1.2 s + step 6.2-6.5 s.
+
+    The note calls the first part a copy; it is read here as a pass over fp32 gradients, 8 bytes each, on the CPU.
+    The fractions were chosen from these times, so this checks bytes and units, not the fractions.
+    """
     c = build(SPEC)
     unscale = host_cost(8 * 10.27e9, c.places[0], c, 0, ranks_per_socket=1, fraction=0.7)
     adam = host_cost(28 * 10.27e9, c.places[0], c, 0, ranks_per_socket=1, fraction=0.45)
