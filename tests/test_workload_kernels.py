@@ -47,10 +47,6 @@ def names(some):
     return [k.name for k in some]
 
 
-def without(some, word):
-    return [k for k in some if word not in k.name]
-
-
 def gemms(some):
     return [k for k in some if k.kind == "gemm"]
 
@@ -121,6 +117,21 @@ def test_the_2020_layer_launches_what_its_source_launches():
     ]  # fmt: skip
 
 
+def test_the_2020_layer_goes_back_the_way_it_came():
+    """Autograd's reverse: a join's dropout and bias first, each product's input gradient before its weight's."""
+    assert names(kernels.layer_backward(shape(TINY_GPT, STACK_2020))) == [
+        "mlp.dropout_grad", "mlp.bias_grad", "mlp.down.input_grad", "mlp.down.weight_grad", "mlp.gelu_grad",
+        "mlp.up.bias_grad", "mlp.up.input_grad", "mlp.up.weight_grad", "norm2.input_grad", "norm2.weight_grad",
+        "norm2.branch_sum", "attention.dropout_grad", "attention.bias_grad", "attention.out.input_grad",
+        "attention.out.weight_grad", "attention.context_copy_grad", "attention.context.grad_probs",
+        "attention.context.grad_v", "attention.probs.dropout_grad", "attention.softmax_grad",
+        "attention.mask_multiply_grad", "attention.scale_grad", "attention.scores.grad_q", "attention.scores.grad_k",
+        "attention.q_copy_grad", "attention.k_copy_grad", "attention.v_copy_grad", "attention.qkv.bias_grad",
+        "attention.qkv.input_grad", "attention.qkv.weight_grad", "norm1.input_grad", "norm1.weight_grad",
+        "norm1.branch_sum",
+    ]  # fmt: skip
+
+
 def test_the_2024_llama_layer_launches_what_its_source_launches():
     assert names(kernels.layer_forward(shape(TINY_LLAMA, STACK_2024))) == [
         "norm1", "attention.qkv", "attention.rope_q", "attention.rope_k", "attention.flash", "attention.out",
@@ -159,6 +170,72 @@ def test_traffic_over_the_score_matrices(b, s):
     assert quadratic(STACK_2022, kernels.layer_forward) == matrix * (4 * 2 + 1)
     assert quadratic(STACK_2022, kernels.layer_backward) == matrix * (5 * 2 + 1)
     assert quadratic(STACK_2024, kernels.layer_forward) == 0
+
+
+def linear_traffic(some):
+    """Bytes of the passes whose size does not grow with the square of the sequence, products apart."""
+    square = ("scale", "mask", "softmax", "probs")
+    return traffic(k for k in some if k.kind == "elementwise" and not any(word in k.name for word in square))
+
+
+def test_traffic_along_the_tokens_in_2020():
+    """By hand, in activations of width h (16 bit; a byte mask is 0.5), beside 13 h of norm and bias parameters.
+
+    Forward: norms 2 x 2, QKV bias 6, three copies 6, context copy 2, joins 2 x (2 + 2.5 + 3), bias 8, GELU (reads 4,
+    writes 4 and 4) 12: 53. Backward: dropouts 2 x 2.5, biases 1 + 1 + 4 + 3, GELU (reads 12, writes 4) 16, norms 2 x
+    (3 + 2), branch sums 2 x 3, context copy 2, three copies 6: 54.
+    """
+    one = shape(TINY_GPT, STACK_2020)
+    width, params = one.tokens * 256 * 2, 13 * 256 * 2
+    assert linear_traffic(kernels.layer_forward(one)) == 53 * width + params
+    assert linear_traffic(kernels.layer_backward(one)) == 54 * width + params
+
+
+def test_traffic_along_the_tokens_in_2024():
+    """Llama by hand, elements a token: norms 4 h, joins 6 h, rotation 2 (q + kv), SwiGLU 2 f in, f out. Back: norms
+    10 h, branch sums 6 h, rotation the same, SwiGLU f and 2 f in, 2 f out, dq dk dv joined 2 (q + 2 kv). 2 h of weights.
+    """
+    one = shape(TINY_LLAMA, STACK_2024)
+    h, q, kv, f, params = 256, 256, 64, 704, 2 * 256 * 2
+    forward = 10 * h + 2 * (q + kv) + 3 * f
+    backward = 16 * h + 2 * (q + kv) + 5 * f + 2 * (q + 2 * kv)
+    assert linear_traffic(kernels.layer_forward(one)) == one.tokens * 2 * forward + params
+    assert linear_traffic(kernels.layer_backward(one)) == one.tokens * 2 * backward + params
+
+
+def test_traffic_of_eager_llama_is_its_chains():
+    """By hand, bytes a token. RMSNorm forward, from x in 16 bit: cast 2+4, square 4+4, mean 4, scale 4+4, cast 4+2,
+    weight 2+2: 36 h. Back: weight gradient 2+2, weight 2+2, cast 2+4, scale 4+4, its product with x 4+4+4, sum 4,
+    square 4+4, add 8+4, cast 4+2: 64 h. Rotation, elements: half 1/2+1/2, concat, cos, sin 2 each, add 3: 10; back
+    2+2+2+3.
+    """
+    one, flash = (shape(TINY_LLAMA, s, sequence=512) for s in (STACK_EAGER, STACK_2024))
+    tokens, h, heads = one.tokens, 256, (256 + 64) * 2
+    for part, norm, rope in ((kernels.layer_forward, 36, 10), (kernels.layer_backward, 64, 9)):
+        eager = traffic(k for k in part(one) if k.name.startswith("norm1.") and "branch" not in k.name)
+        assert eager == pytest.approx(tokens * norm * h, rel=0.01)  # a few values a row besides
+        assert traffic(k for k in part(one) if "rope" in k.name) == tokens * heads * rope
+        assert traffic(k for k in part(flash) if "rope" in k.name) == tokens * heads * 2
+
+
+def test_traffic_of_flash_attention():
+    """Forward reads q, k, v, writes o and a row sum; backward reads q, k, v, o, do and the sums, writes dq, dk, dv."""
+    one = shape(TINY_LLAMA, STACK_2024)
+    q, kv, sums = one.tokens * 256 * 2, one.tokens * 64 * 2, one.tokens * 8 * 4
+    forward, backward = (
+        next(k for k in part(one) if k.kind == "attention") for part in (kernels.layer_forward, kernels.layer_backward)
+    )
+    assert (forward.bytes_read, forward.bytes_written) == (q + 2 * kv, q + sums)
+    assert (backward.bytes_read, backward.bytes_written) == (3 * q + 2 * kv + sums, q + 2 * kv)
+
+
+def test_traffic_of_the_embedding():
+    """GPT: each table read and written once a token, one sum (3), dropout 2.5; back, dropout 2.5, each table zeroed
+    and its rows read and added, and the tied table's sum reads two and writes one."""
+    one = shape(TINY_GPT, STACK_2020)
+    width, ids, table, positions = one.tokens * 256 * 2, one.tokens * 8, 1000 * 256 * 2, 1024 * 256 * 2
+    assert traffic(kernels.embedding_forward(one)) == width * (2 * 2 + 3 + 2.5) + 2 * ids
+    assert traffic(kernels.embedding_backward(one)) == width * (2.5 + 2 * 2) + 2 * ids + 4 * table + positions
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=lambda s: s.name)
