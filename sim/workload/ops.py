@@ -27,8 +27,8 @@ class Kernel:
 
     A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest. An
     ``attention`` kernel is fused (flash) attention over ``m`` = ``n`` = sequence length, ``k`` = head_dim, ``batch`` =
-    sequences x heads. Everything else is bound by memory; ``quality`` says whether it was written as one fused pass or as a chain
-    of naive element-wise passes, of which this is one.
+    sequences x heads. Everything else is bound by memory; ``quality`` says whether it was written as one fused pass
+    or as a chain of naive element-wise passes, of which this is one.
     """
 
     name: str

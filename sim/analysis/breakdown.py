@@ -1,0 +1,140 @@
+"""Where the time of a step went: categories that sum to it, and the phases that a training log would time.
+
+Pure: timeline in, numbers out. The compute stream is what a step is made of. While it is busy, time belongs to its op's
+category. A gap in it belongs to whoever the next op waited for: the engine recorded that op, so the gap is followed
+back through recorded causes (a copy, the collective before it, the host) until it is filled; nothing is inferred from
+overlap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.timeline.columns import CAUSE_LAUNCH, Timeline
+
+BUBBLE = "bubble"
+HOST_LAUNCH = "host_launch"
+CATEGORIES = (
+    "forward", "backward", "recompute", "optimizer", "tp", "cp", "ep", "pp", "dp", "param_gather",
+    "h2d", "d2h", "cpu_adam", "nvme", HOST_LAUNCH, BUBBLE,
+)  # fmt: skip
+_PHASE = {"F": "forward", "B": "backward", "I": "backward", "W": "backward", "R": "backward", "O": "optimizer"}
+
+
+def breakdown(timeline: Timeline, compute_stream: int = 0) -> dict[str, float]:
+    """Seconds by category, averaged over ranks; they sum to the makespan."""
+    total = dict.fromkeys(CATEGORIES, 0.0)
+    ranks = sum(row.members for row in timeline.rank_classes)
+    for number, row in enumerate(timeline.rank_classes):
+        for category, seconds in _RankBreakdown(timeline, number, compute_stream).total().items():
+            total[category] = total.get(category, 0.0) + seconds * row.members / ranks
+    return {category: seconds for category, seconds in total.items() if seconds > 0.0}
+
+
+class _RankBreakdown:
+    """The breakdown of one rank class."""
+
+    def __init__(self, timeline: Timeline, rank_class: int, compute_stream: int) -> None:
+        self.timeline = timeline
+        self.spans = timeline.spans
+        of_rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int32)[self.spans.op] == rank_class
+        stream = np.array([op.stream for op in timeline.ops], dtype=np.int32)[self.spans.op]
+        self.mine = np.flatnonzero(of_rank)
+        self.computing = np.flatnonzero(of_rank & (stream == compute_stream))
+        self.category = [op.category for op in timeline.ops]
+        self.seconds: dict[str, float] = {}
+
+    def total(self) -> dict[str, float]:
+        self._busy()
+        order = self.computing[np.argsort(self.spans.start[self.computing], kind="stable")]
+        start, end = self.spans.start[order], self.spans.end[order]
+        before = np.concatenate([[0.0], end])
+        gaps = np.flatnonzero(start > before[:-1])
+        rest = self._simple_gaps(order, gaps, before)
+        for i in rest.tolist():
+            self._explain(float(before[i]), float(start[i]), int(order[i]))
+        self._tail(float(before[-1]))
+        return self.seconds
+
+    def _busy(self) -> None:
+        """Time in which the compute stream works."""
+        ops = self.spans.op[self.computing]
+        length = self.spans.end[self.computing] - self.spans.start[self.computing]
+        by_op = np.bincount(ops, weights=length, minlength=len(self.category))
+        for op in np.flatnonzero(by_op).tolist():
+            self._add(self.category[op], float(by_op[op]))
+
+    def _simple_gaps(
+        self, order: NDArray[np.int64], gaps: NDArray[np.int64], before: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Gaps that a late launch alone explains, all at once: launch-bound steps have one before every kernel."""
+        spans = self.spans
+        span = order[gaps]
+        holder = spans.cause_span[span]
+        held_until = np.where(holder >= 0, spans.end[np.maximum(holder, 0)], 0.0)
+        launch = (spans.cause[span] == CAUSE_LAUNCH) & (held_until <= before[gaps])
+        self._add(HOST_LAUNCH, float((spans.start[span] - before[gaps])[launch].sum()))
+        rest: NDArray[np.int64] = gaps[~launch]
+        return rest
+
+    def _explain(self, begin: float, end: float, span: int) -> None:
+        """Fill the gap [begin, end] before ``span`` by walking back through what each op waited for."""
+        spans = self.spans
+        while end > begin:
+            cause, blocker = int(spans.cause[span]), int(spans.cause_span[span])
+            reached = float(spans.end[blocker]) if blocker >= 0 else begin
+            if reached < end:  # nobody was at work in between: the host, or a peer
+                waited = end - max(reached, begin)
+                self._add(HOST_LAUNCH if cause == CAUSE_LAUNCH else BUBBLE, waited)
+                end = max(reached, begin)
+            if blocker < 0 or end <= begin:
+                return
+            since = max(float(spans.start[blocker]), begin)
+            if since < end:
+                self._add(self.category[int(spans.op[blocker])], end - since)
+                end = since
+            span = blocker
+
+    def _tail(self, last: float) -> None:
+        """From the last compute op to the end of the step: this rank's last activity, or waiting for other ranks."""
+        makespan = self.timeline.makespan
+        if last >= makespan or not len(self.mine):
+            return
+        final = int(self.mine[np.argmax(self.spans.end[self.mine])])
+        done = float(self.spans.end[final])
+        self._add(BUBBLE, makespan - max(done, last))
+        if done > last:
+            since = max(float(self.spans.start[final]), last)
+            self._add(self.category[int(self.spans.op[final])], done - since)
+            self._explain(last, since, final)
+
+    def _add(self, category: str, seconds: float) -> None:
+        if seconds > 0.0:
+            self.seconds[category] = self.seconds.get(category, 0.0) + seconds
+
+
+def phases(timeline: Timeline) -> dict[str, float]:
+    """Forward, backward and optimizer seconds as a log with synchronising timers shows them; they sum to the makespan.
+
+    An action ends when the last of its ops has ended, copies and collectives included; what passed since the action
+    before it ended is its time. Averaged over ranks.
+    """
+    total = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
+    spans = timeline.spans
+    rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int32)[spans.op]
+    ranks = sum(row.members for row in timeline.rank_classes)
+    for number, row in enumerate(timeline.rank_classes):
+        mine = np.flatnonzero(rank == number)
+        actions = int(spans.action[mine].max(initial=-1)) + 1
+        ends = np.zeros(actions)
+        np.maximum.at(ends, spans.action[mine], spans.end[mine])
+        ends = np.maximum.accumulate(ends)
+        lengths = np.diff(np.concatenate([[0.0], ends]))
+        first = np.full(actions, -1, dtype=np.int64)
+        first[spans.action[mine][::-1]] = mine[::-1]
+        for action in range(actions):
+            if first[action] >= 0:
+                phase = _PHASE[timeline.ops[int(spans.op[first[action]])].phase]
+                total[phase] += float(lengths[action]) * row.members / ranks
+    return total

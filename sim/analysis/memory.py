@@ -1,0 +1,72 @@
+"""Memory over time by owner, its peak, and who held it then. Pure: timeline in, numbers out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.analysis.result import MemoryUse
+from sim.timeline.columns import Timeline
+
+
+def memory_use(timeline: Timeline, *, gpu_capacity: float, host_capacity: float) -> tuple[MemoryUse, ...]:
+    """One entry for each rank class and place (GPU; host, where anything lives there).
+
+    ``gpu_capacity`` is bytes of one GPU, ``host_capacity`` one rank's part of its host's memory.
+    """
+    uses = []
+    for number, row in enumerate(timeline.rank_classes):
+        uses.append(_use(timeline, number, "gpu", dict(row.resident_gpu), gpu_capacity))
+        host = _use(timeline, number, "host", dict(row.resident_host), host_capacity)
+        if host.peak > 0.0:
+            uses.append(host)
+    return tuple(uses)
+
+
+def _use(timeline: Timeline, rank_class: int, where: str, resident: dict[str, float], capacity: float) -> MemoryUse:
+    changes = _changes(timeline, rank_class, where)
+    times = np.unique(np.concatenate([np.zeros(1), *(t for t, _ in changes.values())]))
+    by_owner = {owner: np.full(len(times), size) for owner, size in resident.items()}
+    for owner, (when, delta) in changes.items():
+        steps = np.zeros(len(times))
+        np.add.at(steps, np.searchsorted(times, when), delta)
+        by_owner[owner] = by_owner.get(owner, 0.0) + np.cumsum(steps)
+    total = np.sum(list(by_owner.values()), axis=0) if by_owner else np.zeros(len(times))
+    top = int(np.argmax(total))
+    at_peak = {owner: float(values[top]) for owner, values in by_owner.items() if values[top] > 0.5}
+    return MemoryUse(
+        rank_class=rank_class,
+        where=where,
+        times=times,
+        by_owner=by_owner,
+        peak=float(total[top]),
+        peak_time=float(times[top]),
+        at_peak=dict(sorted(at_peak.items(), key=lambda item: (-item[1], item[0]))),
+        capacity=capacity,
+    )
+
+
+def _changes(
+    timeline: Timeline, rank_class: int, where: str
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Owner -> (times, bytes taken or given back). What happens at one instant counts together."""
+    spans = timeline.spans
+    order = np.argsort(spans.op, kind="stable")
+    begins = np.searchsorted(spans.op[order], np.arange(len(timeline.ops) + 1))
+    parts: dict[str, list[tuple[NDArray[np.float64], float]]] = {}
+    for number, op in enumerate(timeline.ops):
+        if op.rank_class != rank_class:
+            continue
+        for effect in op.memory:
+            if effect.where == where:
+                mine = order[begins[number] : begins[number + 1]]
+                parts.setdefault(effect.owner, []).append(
+                    ((spans.end if effect.at_end else spans.start)[mine], effect.size)
+                )
+    return {
+        owner: (
+            np.concatenate([when for when, _ in rows]),
+            np.concatenate([np.full(len(when), size) for when, size in rows]),
+        )
+        for owner, rows in parts.items()
+    }

@@ -1,0 +1,79 @@
+"""How long one kernel takes on one device, alone.
+
+Owns the formulas of design §4 for GEMM, fused attention and memory-bound kernels; the numbers in them are fits that
+belong to the device (``DeviceSpec``) and, for ``sustained``, to a software stack on that device. Knows no rank and no
+queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.spec.types import DTYPE_BYTES, DeviceSpec, FlashFit
+from sim.workload.ops import Kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCost:
+    """Seconds alone, and what sets them: arithmetic (``sm``) or memory (``hbm``)."""
+
+    duration: float
+    bound_by: Literal["sm", "hbm"]
+
+
+def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:
+    """Time of ``kernel`` alone on ``device``.
+
+    ``attention`` names the fused attention kernel of the software stack; ``sustained`` is the fraction of fitted GEMM
+    and attention speed that a long run keeps.
+    """
+    if kernel.kind == "gemm":
+        return _gemm(kernel, device, sustained)
+    if kernel.kind == "attention":
+        return _flash(kernel, device, attention, sustained)
+    fraction = device.fused_fraction if kernel.quality == "fused" else device.naive_fraction
+    moved = (kernel.bytes_read + kernel.bytes_written) / (device.hbm_bandwidth * fraction)
+    return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm")
+
+
+def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:
+    """``t0 + max(2mnk(1+am/m)(1+an/n)(1+ak/k) / (peak e), bytes / (hbm eb))``: fits of published GEMM timings.
+
+    Rows (m) are the dimension that grows with the batch. A dimension that breaks the alignment of the tensor cores
+    drops the product to ``unaligned_flops_per_s`` (SwiGLU alignment search, ml-engineering: x0.68 on H100; cuBLAS of
+    CUDA 10 uses no tensor cores at all).
+    """
+    fit = device.gemm[kernel.dtype]
+    shape = (1 + fit.am / kernel.m) * (1 + fit.an / kernel.n) * (1 + fit.ak / kernel.k)
+    rate = fit.peak * fit.e * sustained
+    if not _aligned(kernel, device):
+        rate = min(rate, device.unaligned_flops_per_s)
+    compute = kernel.flops * shape / rate
+    if kernel.role == "weight_grad":
+        compute *= device.wgrad_factor
+    memory = (kernel.bytes_read + kernel.bytes_written) / (device.hbm_bandwidth * fit.eb)
+    return KernelCost(duration=fit.t0 + max(compute, memory), bound_by="sm" if compute >= memory else "hbm")
+
+
+def _aligned(kernel: Kernel, device: DeviceSpec) -> bool:
+    """Whether rows of all operands begin on tensor-core boundaries. fp32 runs on vector units: any shape will do."""
+    if kernel.dtype == "fp32":
+        return True
+    step = max(1, device.gemm_alignment // DTYPE_BYTES[kernel.dtype])
+    return kernel.n % step == 0 and kernel.k % step == 0 and kernel.m % step == 0
+
+
+def _flash(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:
+    """``flops / (p_inf s / (s + s0))``: fits of FlashAttention's published sweeps over sequence length."""
+    fit = _nearest(device.flash[attention], kernel)
+    rate = fit.p_inf * kernel.m / (kernel.m + fit.s0) * sustained
+    if kernel.role != "forward":
+        rate *= device.flash_backward_ratio
+    return KernelCost(duration=device.kernel_floor + kernel.flops / rate, bound_by="sm")
+
+
+def _nearest(fits: tuple[FlashFit, ...], kernel: Kernel) -> FlashFit:
+    """The fit of this mask with the closest head dimension: kernels are compiled for 64, 128, 256 and padded up."""
+    masked = [fit for fit in fits if fit.causal == kernel.causal] or list(fits)
+    return min(masked, key=lambda fit: (abs(fit.head_dim - kernel.k), fit.head_dim))

@@ -1,0 +1,309 @@
+"""HOW MUCH of which resource each op needs: a workload on a cluster becomes a plan for the engine.
+
+Workload and cluster meet here. Owns the translation of every kind of work into latency, duration and loads of
+resource classes, and the tables of names that travel on to the timeline.
+
+Loads. An activity of one member that asks ``amount`` of a resource and takes ``duration`` alone loads it by
+``amount / (capacity * duration)``. A class of ``count`` such activities meets each member of a resource class
+``count / size`` times as often as its representative meets the whole class: that is the load in the plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim import mesh
+from sim.cluster.types import Cluster
+from sim.cost.classes import Classes, classify
+from sim.cost.collectives import CollectiveCost, ring_demand
+from sim.cost.copies import copy_cost, host_cost
+from sim.cost.kernels import kernel_cost
+from sim.plan import Plan, PlanOp, RankPlan
+from sim.spec.types import Scenario
+from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
+from sim.workload.ops import Collective, Copy, HostWork, Kernel, MemoryEffect, Op, RankProgram, Workload
+
+DMA_WEIGHT = 8.0
+"""Weight of copies and collectives against compute kernels (1): they hold the SMs they run on and their share of memory
+bandwidth while a GEMM's blocks take turns. Any weight that lets them saturate first gives the same speeds."""
+
+STREAM_FRACTION = 0.7
+"""Share of STREAM bandwidth of plain CPU passes over memory: the 2020 ZeRO-Offload log unscales 10.27e9 fp32
+gradients (8 bytes each) in 1.1-1.2 s beside about 100 GB/s of STREAM a socket."""
+
+STREAMS = ("compute", "dp", "gather", "h2d", "d2h", "cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cost:
+    """What one op costs a rank class: seconds, (resource class, load) pairs, (resource class, amount) of one member."""
+
+    kind: str
+    latency: float = 0.0
+    duration: float = 0.0
+    loads: tuple[tuple[int, float], ...] = ()
+    demands: tuple[tuple[int, float], ...] = ()
+    bound_by: int = -1
+    weight: float = 1.0
+    launch: float = 0.0
+    flops: float = 0.0
+    size: float = 0.0
+    group_size: int = 1
+
+
+def lower(workload: Workload, cluster: Cluster, scenario: Scenario, *, fold: bool = True) -> Plan:
+    """The plan of one step. ``fold=False`` simulates every rank.
+
+    Raises:
+        InfeasibleError: ranks that must communicate have no route.
+    """
+    return _Lowering(workload, cluster, scenario, classify(workload, cluster, fold=fold)).plan()
+
+
+class _Lowering:
+    def __init__(self, workload: Workload, cluster: Cluster, scenario: Scenario, classes: Classes) -> None:
+        self.workload = workload
+        self.cluster = cluster
+        self.scenario = scenario
+        self.classes = classes
+        self.device = cluster.spec.device
+        self.sustained = scenario.stack.sustained.get(self.device.name, 1.0)
+        self.launch = cluster.spec.host.launch * scenario.stack.launch_factor
+        self.capacity = np.array([r.capacity for r in cluster.resources])
+        self.ops: list[OpRow] = []
+        self.tokens: dict[str, int] = {}
+        self.meetings: dict[tuple[int, int], int] = {}  # (group class, stream) -> rendezvous
+        self.meeting_sizes: list[int] = []
+
+    def plan(self) -> Plan:
+        ranks = tuple(self._rank(c) for c in range(len(self.classes.members)))
+        return Plan(
+            ranks=ranks,
+            group_sizes=tuple(self.meeting_sizes),
+            token_names=tuple(self.tokens),
+            ops=tuple(self.ops),
+            rank_classes=tuple(self._class_row(c) for c in range(len(ranks))),
+            resources=self._resources(),
+            stream_names=STREAMS,
+        )
+
+    # -- tables -----------------------------------------------------------------------------------------------------
+
+    def _program(self, rank_class: int) -> RankProgram:
+        return self.workload.programs[self.workload.program_of_rank[int(self.classes.first[rank_class])]]
+
+    def _class_row(self, rank_class: int) -> RankClassRow:
+        first = int(self.classes.first[rank_class])
+        node, gpu = mesh.place(first, self.cluster.spec.gpus_per_host)
+        program = self._program(rank_class)
+        return RankClassRow(
+            name=f"rank {first}",
+            members=int(self.classes.members[rank_class]),
+            representative=first,
+            device=f"n{node}.gpu{gpu}",
+            resident_gpu=program.resident_gpu,
+            resident_host=program.resident_host,
+        )
+
+    def _resources(self) -> tuple[ResourceRow, ...]:
+        rows = []
+        for number, size in zip(self.classes.resource_first.tolist(), self.classes.resource_size.tolist(), strict=True):
+            node, local = divmod(number, self.cluster.per_node)
+            resource = self.cluster.resources[local]
+            rows.append(
+                ResourceRow(
+                    name=f"n{node}.{resource.name}",
+                    kind=resource.kind,
+                    capacity=resource.capacity,
+                    unit=resource.unit,
+                    members=size,
+                )
+            )
+        return tuple(rows)
+
+    # -- programs ---------------------------------------------------------------------------------------------------
+
+    def _rank(self, rank_class: int) -> RankPlan:
+        program = self._program(rank_class)
+        costs: dict[int, _Cost] = {}  # by identity: blocks share the kernels of their layers
+        blocks = tuple(tuple(self._op(op, rank_class, costs) for op in block.ops) for block in program.blocks)
+        actions = tuple((a.block, a.microbatch) for a in program.actions)
+        return RankPlan(blocks=blocks, actions=actions, streams=len(STREAMS))
+
+    def _op(self, op: Op, rank_class: int, costs: dict[int, _Cost]) -> PlanOp:
+        cost = costs.get(id(op.work))
+        if cost is None:
+            cost = costs[id(op.work)] = self._cost(op, rank_class)
+        stream = STREAMS.index(op.stream)
+        self.ops.append(_row(op, cost, rank_class, stream))
+        return PlanOp(
+            row=len(self.ops) - 1,
+            stream=stream,
+            latency=cost.latency,
+            duration=cost.duration,
+            loads=cost.loads,
+            weight=cost.weight,
+            launch=cost.launch,
+            deps=op.deps,
+            waits=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in op.waits),
+            signals=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in op.signals),
+            sync=op.sync,
+            group=self._meeting(op.work, rank_class, stream) if isinstance(op.work, Collective) else -1,
+        )
+
+    def _meeting(self, work: Collective, rank_class: int, stream: int) -> int:
+        """The rendezvous of a collective; none when all its members are of one class and so arrive together."""
+        group = self._group(work, rank_class)
+        if group < 0:
+            return -1
+        met = np.unique(self.classes.rank_class[list(self.classes.groups[group].members)])
+        if len(met) < 2:
+            return -1
+        key = (group, stream)
+        if key not in self.meetings:
+            self.meetings[key] = len(self.meeting_sizes)
+            self.meeting_sizes.append(len(met))
+        return self.meetings[key]
+
+    def _group(self, work: Collective, rank_class: int) -> int:
+        of_class = self.classes.group_of_class.get(work.axis)
+        return -1 if of_class is None else of_class[rank_class]
+
+    # -- costs ------------------------------------------------------------------------------------------------------
+
+    def _cost(self, op: Op, rank_class: int) -> _Cost:
+        work = op.work
+        if isinstance(work, Kernel):
+            return self._kernel(work, rank_class)
+        if isinstance(work, Collective):
+            return self._collective(work, rank_class)
+        if isinstance(work, Copy):
+            node, gpu = self._place(rank_class)
+            place = self.cluster.places[gpu]
+            cost = copy_cost(work.direction, work.size, place, self.cluster, node, pinned=work.pinned)
+            return self._rank_cost(cost, rank_class, work.direction, DMA_WEIGHT, size=work.size, launch=self.launch)
+        if isinstance(work, HostWork):
+            return self._host(work, rank_class)
+        return _Cost(kind="none")
+
+    def _place(self, rank_class: int) -> tuple[int, int]:
+        return mesh.place(int(self.classes.first[rank_class]), self.cluster.spec.gpus_per_host)
+
+    def _kernel(self, work: Kernel, rank_class: int) -> _Cost:
+        """SMs are taken for as long as it runs; HBM by the bytes it moves."""
+        alone = kernel_cost(work, self.device, self.scenario.stack.attention, self.sustained)
+        node, gpu = self._place(rank_class)
+        place = self.cluster.places[gpu]
+        sm, hbm = self.cluster.at(node, place.sm), self.cluster.at(node, place.hbm)
+        moved = work.bytes_read + work.bytes_written
+        amounts = {sm: alone.duration, hbm: min(moved, alone.duration * self.device.hbm_bandwidth)}
+        ids = np.array(sorted(amounts), dtype=np.int64)
+        cost = CollectiveCost(
+            latency=0.0,
+            duration=alone.duration,
+            ids=ids,
+            amounts=np.array([amounts[i] for i in ids.tolist()]),
+            sm_load=0.0,
+            bound_by=sm if alone.bound_by == "sm" else hbm,
+        )
+        return self._rank_cost(cost, rank_class, work.kind, 1.0, size=moved, flops=work.flops, launch=self.launch)
+
+    def _host(self, work: HostWork, rank_class: int) -> _Cost:
+        node, gpu = self._place(rank_class)
+        spec = self.cluster.spec
+        fraction = self.scenario.stack.cpu_adam_fraction if work.kind == "adam" else STREAM_FRACTION
+        sharing = mesh.ranks_per_socket(self.scenario.layout.world, spec.gpus_per_host, spec.host.sockets)
+        cost = host_cost(
+            work.size, self.cluster.places[gpu], self.cluster, node, ranks_per_socket=sharing, fraction=fraction
+        )
+        return self._rank_cost(cost, rank_class, work.kind, 1.0, size=work.size, flops=work.flops)
+
+    def _rank_cost(
+        self, cost: CollectiveCost, rank_class: int, kind: str, weight: float, *, size: float, flops: float = 0.0,
+        launch: float = 0.0,
+    ) -> _Cost:  # fmt: skip
+        """An activity of every member of a rank class, each on its own device."""
+        classes, shares, amounts = self._by_class(cost.ids, cost.amounts, int(self.classes.members[rank_class]))
+        return _Cost(
+            kind=kind,
+            latency=cost.latency,
+            duration=cost.duration,
+            loads=_loads(classes, shares, cost.duration),
+            demands=tuple(zip(classes, amounts, strict=True)),
+            bound_by=-1 if cost.bound_by < 0 else int(self.classes.resource_class[cost.bound_by]),
+            weight=weight,
+            launch=launch,
+            flops=flops,
+            size=size,
+        )
+
+    def _collective(self, work: Collective, rank_class: int) -> _Cost:
+        """One activity for the whole group, on the links that its ring crosses and a share of every member's SMs."""
+        number = self._group(work, rank_class)
+        if number < 0:
+            return _Cost(kind=work.kind, size=work.size)
+        group = self.classes.groups[number]
+        where = [mesh.place(r, self.cluster.spec.gpus_per_host) for r in group.members]
+        cost = ring_demand(work.kind, work.size, where, self.cluster)
+        sms = np.array([self.cluster.at(node, self.cluster.places[gpu].sm) for node, gpu in where], dtype=np.int64)
+        ids = np.concatenate([cost.ids, sms])
+        amounts = np.concatenate([cost.amounts, np.full(len(sms), cost.sm_load)])
+        classes, shares, totals = self._by_class(ids, amounts, group.count)
+        return _Cost(
+            kind=work.kind,
+            latency=cost.latency,
+            duration=cost.duration,
+            loads=_loads(classes, shares, cost.duration),
+            demands=tuple((c, total / len(where)) for c, total in zip(classes, totals, strict=True)),
+            bound_by=int(self.classes.resource_class[cost.bound_by]),
+            weight=DMA_WEIGHT,
+            launch=self.launch,
+            size=work.size,
+            group_size=len(where),
+        )
+
+    def _by_class(
+        self, ids: NDArray[np.int64], amounts: NDArray[np.float64], count: int
+    ) -> tuple[list[int], list[float], list[float]]:
+        """Resource classes met; seconds that ``count`` activities ask of one member of each; amounts that one asks."""
+        of = self.classes.resource_class[ids]
+        assert (of >= 0).all(), "an activity meets a resource that the folding has not seen"
+        width = len(self.classes.resource_size)
+        totals = np.bincount(of, weights=amounts, minlength=width)
+        seconds = np.bincount(of, weights=amounts / self.capacity[ids % self.cluster.per_node], minlength=width)
+        met = np.unique(of)
+        each = seconds[met] * count / self.classes.resource_size[met]
+        return met.tolist(), each.tolist(), totals[met].tolist()
+
+
+def _loads(classes: list[int], seconds: list[float], duration: float) -> tuple[tuple[int, float], ...]:
+    if duration <= 0.0:
+        return ()
+    return tuple((c, s / duration) for c, s in zip(classes, seconds, strict=True) if s > 0.0)
+
+
+def _row(op: Op, cost: _Cost, rank_class: int, stream: int) -> OpRow:
+    return OpRow(
+        name=op.name,
+        kind=cost.kind,
+        category=op.category,
+        phase=op.phase,
+        rank_class=rank_class,
+        stream=stream,
+        layer=op.layer,
+        flops=cost.flops,
+        size=cost.size,
+        latency=cost.latency,
+        duration=cost.duration,
+        bound_by=cost.bound_by,
+        demands=cost.demands,
+        memory=tuple(_memory(e) for e in op.memory),
+        group_size=cost.group_size,
+    )
+
+
+def _memory(effect: MemoryEffect) -> MemoryRow:
+    return MemoryRow(owner=effect.owner, size=effect.size, at_end=effect.at == "end", where=effect.where)
