@@ -193,7 +193,7 @@ def test_traffic_along_the_tokens_in_2020():
 
 def test_traffic_along_the_tokens_in_2024():
     """Llama by hand, elements a token: norms 4 h, joins 6 h, rotation 2 (q + kv), SwiGLU 2 f in, f out. Back: norms
-    10 h, branch sums 6 h, rotation the same, SwiGLU f and 2 f in, 2 f out, dq dk dv joined 2 (q + 2 kv). 2 h of weights.
+    10 h, branch sums 6 h, rotation the same, SwiGLU f and 2 f in, 2 f out, dq dk dv joined 2 (q + 2 kv); 2 h weights.
     """
     one = shape(TINY_LLAMA, STACK_2024)
     h, q, kv, f, params = 256, 256, 64, 704, 2 * 256 * 2
