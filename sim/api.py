@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
+from sim.analysis.analyse import Facts, analyse
+from sim.analysis.result import Result
+from sim.cluster.build import build as build_cluster
+from sim.cost.lower import lower
+from sim.engine.core import simulate as simulate_plan
+from sim.spec.load import load
 from sim.spec.types import Scenario
-
-if TYPE_CHECKING:
-    from sim.analysis.result import Result
-    from sim.timeline.columns import Timeline
-    from sim.workload.peak import Peak
-
-# NOTE: rooms are imported where they are used: ``stepline check`` needs no engine, ``stepline list`` none of them.
+from sim.timeline.columns import Timeline
+from sim.workload.build import build as build_workload
+from sim.workload.model import params
+from sim.workload.peak import Peak, peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +38,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Memory of one rank without simulating: peaks by place against the capacity of one GPU and of the rank's host
-    part."""
+    """Memory of one rank without simulating: peaks by place, and the capacity of its GPU and of its part of the
+    host."""
 
     scenario: Scenario
     parameters: int
@@ -60,19 +62,11 @@ def run(
     ``overrides`` are ``key.path=value`` texts; ``progress`` is called with (spans so far, spans in all); ``fold=False``
     simulates every rank. Raises ``ScenarioError`` for bad input, ``InfeasibleError`` where ranks have no route.
     """
-    from sim.spec.load import load
-
     return simulate(load(source, overrides).scenario, fold=fold, progress=progress)
 
 
 def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, int], None] | None = None) -> Step:
     """Simulate a scenario that is already loaded."""
-    from sim.analysis.analyse import Facts, analyse
-    from sim.cluster.build import build as build_cluster
-    from sim.cost.lower import lower
-    from sim.engine.core import simulate as simulate_plan
-    from sim.workload.build import build as build_workload
-
     began = perf_counter()
     workload = build_workload(scenario)
     plan = lower(workload, build_cluster(scenario.cluster), scenario, fold=fold)
@@ -92,11 +86,6 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
 
 def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
     """Validate a scenario and weigh its memory, without simulating."""
-    from sim.spec.load import load
-    from sim.workload.build import build as build_workload
-    from sim.workload.model import params
-    from sim.workload.peak import peak
-
     scenario = load(source, overrides).scenario
     program = build_workload(scenario).programs[0]
     return Verdict(

@@ -21,6 +21,7 @@ from sim.workload.step_end import optimizer_block
 from sim.workload.units import Unit, cut
 
 ALLOCATOR = "allocator"
+WORKSPACE = "activations.workspace"
 
 
 def build(scenario: Scenario) -> Workload:
@@ -87,6 +88,8 @@ def _forward(scenario: Scenario, units: tuple[Unit, ...]) -> Block:
         deps = gathers.need(position)
         first, last = block.kernels(unit.forward, "F", layer=unit.layer, deps=deps)
         _take(block, first, unit.kept, scenario)
+        block.takes(first, WORKSPACE, unit.forward_workspace)
+        block.frees(last, WORKSPACE, unit.forward_workspace)
         gathers.done(position, last, free=layout.reshard_after_forward and not unit.root)
     return block.block()
 
@@ -115,8 +118,8 @@ def _backward(scenario: Scenario, units: tuple[Unit, ...], *, last: bool, first:
         if adds:
             _, end = block.kernels(adds, "B", layer=unit.layer)
         _take(block, begin, unit.restored, scenario)
-        block.takes(opening, "activations.workspace", unit.workspace)
-        block.frees(end, "activations.workspace", unit.workspace)
+        block.takes(opening, WORKSPACE, unit.workspace)
+        block.frees(end, WORKSPACE, unit.workspace)
         for kept in (unit.restored, unit.kept):
             _free(block, end, kept, scenario)
         gathers.done(position, end, free=True)

@@ -112,9 +112,7 @@ def head_backward(shape: Shape) -> Kernels:
         rows = float(shape.micro * h * shape.elem)
         dtype = shape.precision.compute
         out.append(memory_pass("head.pooler.tanh_grad", 2 * rows, rows, role="input_grad", dtype=dtype))
-        out.append(
-            memory_pass("head.pooler.bias_grad", rows, h * shape.elem, role="weight_grad", dtype=dtype)
-        )
+        out.append(memory_pass("head.pooler.bias_grad", rows, h * shape.elem, role="weight_grad", dtype=dtype))
         out.append(gemm(shape, "head.pooler.input_grad", (shape.micro, h, h), role="input_grad"))
         out.append(gemm(shape, "head.pooler.weight_grad", (h, h, shape.micro), role="weight_grad"))
     if not shape.model.post_norm:

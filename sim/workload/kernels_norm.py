@@ -51,9 +51,7 @@ def norm_backward(shape: Shape, name: str) -> Kernels:
     """The input gradient (reads dy and x) and the weight gradient (reads both again), or the eager chain's passes."""
     one, dtype, fused = shape.act(shape.hidden), shape.precision.compute, shape.stack.fused_norm
     weights = float(norm_params(shape) * shape.elem)
-    weight_grad = memory_pass(
-        f"{name}.weight_grad", 2 * one, weights, fused=fused, role="weight_grad", dtype=dtype
-    )
+    weight_grad = memory_pass(f"{name}.weight_grad", 2 * one, weights, fused=fused, role="weight_grad", dtype=dtype)
     if not eager_rmsnorm(shape):
         return (grad_pass(shape, f"{name}.input_grad", shape.hidden, (2, 1), fused=fused), weight_grad)
     wide, row = one / shape.elem * FP32, float(shape.tokens * FP32)

@@ -20,9 +20,7 @@ def state_bytes(precision: PrecisionSpec) -> int:
     return FP32 if precision.master else precision.param_bytes
 
 
-def accumulate_grads(
-    params: float, precision: PrecisionSpec, tensors: int = 1, *, first: bool = False
-) -> Kernels:
+def accumulate_grads(params: float, precision: PrecisionSpec, tensors: int = 1, *, first: bool = False) -> Kernels:
     """Add the gradients of ``params`` parameters into the gradient buffer, one kernel for each of ``tensors`` tensors.
 
     Nothing happens for the ``first`` microbatch if gradients are stored in the type they are computed in: the new

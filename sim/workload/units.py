@@ -26,7 +26,8 @@ class Unit:
     """One unit of the model, for one microbatch on one rank.
 
     ``recompute`` is empty when activations are kept. ``kept`` bytes live from forward to backward; ``restored`` bytes
-    exist only while the unit is recomputed and differentiated; ``workspace`` only while it is differentiated.
+    exist only while the unit is recomputed and differentiated; ``workspace`` only while it is differentiated, and
+    ``forward_workspace`` only during forward.
     ``root`` units (embedding and head) stay gathered from forward to backward under ZeRO-3, as FSDP's root does.
     """
 
@@ -39,6 +40,7 @@ class Unit:
     backward: tuple[Kernel, ...]
     kept: dict[str, float]
     restored: dict[str, float]
+    forward_workspace: float
     workspace: float
     root: bool
 
@@ -66,6 +68,7 @@ def _embedding(shape: kernels.Shape) -> Unit:
         backward=kernels.embedding_backward(shape),
         kept=stash.embedding_stash(shape),
         restored={},
+        forward_workspace=0.0,
         workspace=0.0,
         root=True,
     )
@@ -86,12 +89,20 @@ def _layers(shape: kernels.Shape, scenario: Scenario) -> list[Unit]:
             recompute=forward if full else (),
             backward=backward,
             kept=checkpoint if full else everything,
-            restored=everything if full else {},
+            restored=_without_checkpoint(everything, shape) if full else {},
+            forward_workspace=0.0,
             workspace=stash.layer_workspace(shape),
             root=False,
         )
         for i in range(shape.model.layers)
     ]
+
+
+def _without_checkpoint(stashed: dict[str, float], shape: kernels.Shape) -> dict[str, float]:
+    """What recompute brings back: a pre-norm layer's first norm keeps the layer's input, which is the checkpoint."""
+    if shape.model.post_norm:
+        return stashed
+    return {**stashed, "activations.norm": stashed["activations.norm"] - stash.layer_input(shape)}
 
 
 def _head(shape: kernels.Shape) -> Unit:
@@ -105,6 +116,7 @@ def _head(shape: kernels.Shape) -> Unit:
         backward=kernels.head_backward(shape),
         kept=stash.head_stash(shape),
         restored={},
-        workspace=stash.head_workspace(shape),
+        forward_workspace=stash.head_workspace(shape),
+        workspace=0.0,
         root=True,
     )

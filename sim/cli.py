@@ -1,0 +1,180 @@
+"""The command ``stepline``: words in, words and files out. Computes nothing.
+
+Exit codes: 0 the scenario fits, 1 it does not, 2 bad input, 3 a fault of ours. Rooms are imported inside the commands
+that need them, so that ``stepline --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="stepline",
+    help="How long does a training step take on this cluster, and why? Simulated, op by op.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="A scenario file, or the name of a shipped scenario.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. cluster.host.dram_bandwidth=200GB/s."),
+]
+
+
+class Kind(StrEnum):
+    """What ``stepline list`` can list."""
+
+    models = "models"
+    devices = "devices"
+    clusters = "clusters"
+    stacks = "stacks"
+    scenarios = "scenarios"
+
+
+@app.command()
+def run(
+    file: File,
+    out: Annotated[Path | None, typer.Option(help="Directory for result.json, figures and trace.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    overrides: Sets = None,
+    no_fold: Annotated[bool, typer.Option("--no-fold", help="Simulate every rank, not one of each kind.")] = False,
+) -> None:
+    """Simulate one step: step time, breakdown, memory, what it is bound by; figures and a trace as files."""
+    from sim.api import run as simulate_file
+    from sim.report import result_json, text
+
+    console = _console(stderr=as_json)
+    with _progress(console) as progress:
+        step = simulate_file(file, overrides or (), fold=not no_fold, progress=progress)
+    if as_json:
+        sys.stdout.write(result_json.dumps(step.result) + "\n")
+    else:
+        text.show(console, step.result)
+    if out is not None or not as_json:
+        from sim.report.files import write_all
+
+        where = out or Path("out") / step.scenario.name
+        paths = write_all(where, step.timeline, step.result)
+        console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
+    if not step.result.fits:
+        text.show_remedies(console, step.result)
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(file: File, overrides: Sets = None) -> None:
+    """Validate a scenario and say whether it fits in memory, without simulating it."""
+    from sim.api import check as weigh
+    from sim.report import text
+
+    verdict = weigh(file, overrides or ())
+    text.show_verdict(_console(), verdict)
+    if not verdict.fits:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what is shipped: models, devices, clusters (and nodes), software stacks, scenarios."""
+    from sim.report import text
+    from sim.spec.catalogue import summary
+
+    kinds = ("nodes", "clusters") if kind is Kind.clusters else (kind.value,)
+    text.show_list(_console(), [row for k in kinds for row in summary(k)])
+
+
+@app.command()
+def init(name: Annotated[str, typer.Argument(help="Name of the new scenario; writes NAME.yaml here.")]) -> None:
+    """Write a commented scenario to start from."""
+    from sim.errors import Problem, ScenarioError
+    from sim.spec.template import scenario_template
+
+    path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    text = scenario_template(path.stem)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        what = "it exists already and is left alone; choose another name"
+        raise ScenarioError([Problem(str(path), 0, 0, "", what)]) from None
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}; choose a place you may write to"
+        raise ScenarioError([Problem(str(path), 0, 0, "", what)]) from None
+    typer.echo(f"wrote {path}; next: stepline run {path}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    import json
+
+    from sim.spec.schema import json_schema
+
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal, for runs of more than a moment; nothing elsewhere."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("simulating", total=None)
+        shown = 0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            if done - shown > total / 200:
+                shown = done
+                bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+def main() -> None:
+    """Run the command; turn every failure into words and an exit code."""
+    from sim.errors import SteplineError
+
+    try:
+        app()
+    except SteplineError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away: not our failure
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except Exception as error:
+        sys.stderr.write(
+            f"internal error: {type(error).__name__}: {error}\nThis is a fault of Stepline, not of your scenario; "
+            "please report it with the scenario. STEPLINE_DEBUG=1 shows where it happened.\n"
+        )
+        import os
+
+        if os.environ.get("STEPLINE_DEBUG"):
+            raise
+        sys.exit(3)
