@@ -38,8 +38,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Memory of one rank without simulating: peaks by place, and the capacity of its GPU and of its part of the
-    host."""
+    """Memory of one rank without simulating: peaks by place, against one GPU and the rank's part of its host."""
 
     scenario: Scenario
     parameters: int

@@ -25,16 +25,17 @@ class KernelCost:
 def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:
     """Time of ``kernel`` alone on ``device``.
 
-    ``attention`` names the fused attention kernel of the software stack; ``sustained`` is the fraction of fitted GEMM
-    and attention speed that a long run keeps.
+    ``attention`` names the fused attention kernel of the software stack; ``sustained`` is the fraction of the fitted
+    (short-burst) speed that a long run keeps, because clocks and power drop. It slows whatever keeps the SMs busy: GEMM,
+    attention, and naive passes, which stay well below memory bandwidth; a fused pass is held by HBM, whose clock stays.
     """
     if kernel.kind == "gemm":
         return _gemm(kernel, device, sustained)
     if kernel.kind == "attention":
         return _flash(kernel, device, attention, sustained)
-    fraction = device.fused_fraction if kernel.quality == "fused" else device.naive_fraction
+    fraction = device.fused_fraction if kernel.quality == "fused" else device.naive_fraction * sustained
     moved = (kernel.bytes_read + kernel.bytes_written) / (device.hbm_bandwidth * fraction)
-    return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm")
+    return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm" if kernel.quality == "fused" else "sm")
 
 
 def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:

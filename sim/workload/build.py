@@ -65,18 +65,16 @@ def _recomputed(units: tuple[Unit, ...]) -> float:
 def _gathers(scenario: Scenario, block: BlockBuilder, units: tuple[Unit, ...], *, forward: bool) -> Gathers:
     """Gathers of a pass under ZeRO-3; of nothing otherwise."""
     layout = scenario.layout
-    alive = layout.zero == 3 and layout.dp > 1 and (forward or layout.reshard_after_forward)
     gathers = Gathers(
         block,
         units,
         phase="F" if forward else "B",
         param_bytes=scenario.precision.param_bytes,
         prefetch=layout.prefetch,
+        sharded=layout.zero == 3 and layout.dp > 1,
     )
-    if not alive:
-        gathers.issued = len(units)
-    elif not forward:
-        gathers.skip_roots()
+    if not forward:
+        (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
     return gathers
 
 

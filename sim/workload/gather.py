@@ -20,13 +20,21 @@ class Gathers:
     """The gathers of one pass (forward or backward) over ``units``, in the order of the pass."""
 
     def __init__(
-        self, block: BlockBuilder, units: Sequence[Unit], *, phase: Phase, param_bytes: int, prefetch: int
+        self,
+        block: BlockBuilder,
+        units: Sequence[Unit],
+        *,
+        phase: Phase,
+        param_bytes: int,
+        prefetch: int,
+        sharded: bool,
     ) -> None:
         self.block = block
         self.units = units
         self.phase = phase
         self.param_bytes = param_bytes
         self.prefetch = prefetch
+        self.sharded = sharded  # False: all parameters are here all the time, and every method does nothing
         self.gathered: dict[int, int] = {}  # position -> index of its gather
         self.computed: dict[int, int] = {}  # position -> index of its last kernel
         self.issued = 0
@@ -34,7 +42,7 @@ class Gathers:
 
     def need(self, position: int) -> tuple[int, ...]:
         """Issue gathers up to ``prefetch`` ahead of ``position``; the dependencies of its compute."""
-        while self.issued < len(self.units) and self.issued <= position + self.prefetch:
+        while self.sharded and self.issued < len(self.units) and self.issued <= position + self.prefetch:
             self._issue(self.issued)
             self.issued += 1
         return (self.gathered[position],) if position in self.gathered else ()
@@ -42,6 +50,10 @@ class Gathers:
     def skip_roots(self) -> None:
         """Root units are still there from forward: this pass gathers only the others."""
         self.present = {i for i, unit in enumerate(self.units) if unit.root}
+
+    def skip_all(self) -> None:
+        """Nothing was freed in forward: this pass gathers nothing and frees everything."""
+        self.present = set(range(len(self.units)))
 
     def _issue(self, position: int) -> None:
         unit = self.units[position]
@@ -64,5 +76,5 @@ class Gathers:
     def done(self, position: int, last: int, *, free: bool) -> None:
         """The compute of ``position`` ends with op ``last``; ``free`` its gathered parameters then."""
         self.computed[position] = last
-        if free:
+        if free and self.sharded:
             self.block.frees(last, GATHERED, float(self.units[position].params * self.param_bytes))
