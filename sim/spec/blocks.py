@@ -1,0 +1,304 @@
+"""The door: what each block of a resolved scenario document may hold, key by key.
+
+Owns the names, types, units and one-value limits of keys, as Pydantic models that forbid unknown keys; their fields
+are those of ``types`` (a test holds the two together). A key left out is ``None`` here where ``build`` derives it.
+Rules that span keys are in ``checks``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sim.spec.quantities import (
+    Alignment,
+    Bytes,
+    BytesOrZero,
+    BytesPerS,
+    BytesPerSOrZero,
+    Count,
+    CountOrZero,
+    Elements,
+    Factor,
+    FlopsPerS,
+    FlopsPerSOrZero,
+    Fraction,
+    FractionOrZero,
+    Seconds,
+    SecondsOrZero,
+    Sustained,
+    ZeroStage,
+)
+from sim.spec.types import DType
+
+Compute = Literal["fp16", "bf16", "fp32", "tf32"]
+Stored = Literal["fp32", "fp16", "bf16"]
+
+
+def _says(description: str) -> Any:  # noqa: ANN401 - pydantic types Field as Any too
+    return Field(description=description)
+
+
+def _or(default: object, description: str) -> Any:  # noqa: ANN401
+    return Field(default=default, description=description)
+
+
+class Block(BaseModel):
+    """A mapping of a file: unknown keys are refused, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelFile(Block):
+    """A transformer's shape."""
+
+    name: str = _says("name shown in results")
+    kind: Literal["decoder", "encoder"] = _says("decoder: causal attention; encoder: full attention")
+    layers: Count = _says("transformer blocks")
+    hidden: Count = _says("hidden size H")
+    heads: Count = _says("attention heads")
+    kv_heads: Count | None = _or(None, "key and value heads; default: heads")
+    head_dim: Count | None = _or(None, "width of a head; default: hidden / heads")
+    ffn: Count | None = _or(None, "inner width of the MLP; default: 4 * hidden")
+    vocab: Count = _says("rows of the embedding table, padding included")
+    gated_mlp: bool = _or(False, "three MLP matrices (SwiGLU) instead of two")
+    activation: Literal["gelu", "silu", "relu"] = _or("gelu", "activation of the MLP")
+    norm: Literal["layernorm", "rmsnorm"] = _or("layernorm", "normalisation layer")
+    post_norm: bool = _or(False, "BERT's order: norm after the residual")
+    positions: Literal["learned", "rotary", "none"] = _or("learned", "how positions enter")
+    max_positions: CountOrZero = _or(0, "rows of the learned position table; 0 without one")
+    token_types: CountOrZero = _or(0, "rows of BERT's segment table")
+    embedding_norm: bool = _or(False, "norm after the embeddings")
+    tied_embeddings: bool = _or(True, "the output layer shares the embedding table")
+    qkv_bias: bool = _or(True, "bias of the query, key and value layers")
+    out_bias: bool = _or(True, "bias of the attention output layer")
+    mlp_bias: bool = _or(True, "bias of the MLP layers")
+    pooler: bool = _or(False, "BERT's H x H layer on the first token")
+    mlm_head: bool = _or(False, "BERT's H x H transform, norm and vocabulary bias before the decoder")
+    dropout: FractionOrZero = _or(0.0, "dropout probability")
+    source: str = _or("", "where the shape is published")
+
+
+class GemmFile(Block):
+    """Fitted GEMM speed: t = t0 + max(2mnk(1+am/m)(1+an/n)(1+ak/k) / (peak*e), bytes / (hbm*eb))."""
+
+    peak: FlopsPerS = _says("dense peak")
+    e: Fraction = _says("fraction of peak reached by large shapes")
+    am: Elements = _says("elements of m at which half is lost")
+    an: Elements = _says("elements of n at which half is lost")
+    ak: Elements = _says("elements of k at which half is lost")
+    t0: SecondsOrZero = _says("fixed time of a kernel")
+    eb: Fraction = _says("fraction of hbm_bandwidth reached")
+
+
+class GemmTable(Block):
+    """One fit for each dtype that the device computes in."""
+
+    fp16: GemmFile | None = _or(None, "IEEE half precision")
+    bf16: GemmFile | None = _or(None, "bfloat16")
+    fp32: GemmFile | None = _or(None, "single precision")
+    tf32: GemmFile | None = _or(None, "single precision stored, 19 bits in tensor cores")
+
+
+class FlashFile(Block):
+    """Fused attention: rate = p_inf * s / (s + s0) at sequence length s (FlashAttention flop convention)."""
+
+    head_dim: Count = _says("width of a head")
+    causal: bool = _says("causal mask")
+    p_inf: FlopsPerS = _says("rate of long sequences")
+    s0: Elements = _says("sequence length at half that rate")
+
+
+class FlashTable(Block):
+    """Fits of each fused attention kernel that the device runs."""
+
+    flash2: list[FlashFile] = _or([], "FlashAttention-2")
+    flash3: list[FlashFile] = _or([], "FlashAttention-3")
+
+
+class DeviceFile(Block):
+    """One GPU: capacities and fitted kernel rates."""
+
+    name: str = _says("name that stacks refer to in sustained")
+    memory: Bytes = _says("device memory")
+    hbm_bandwidth: BytesPerS = _says("peak memory bandwidth")
+    sms: Count = _says("streaming multiprocessors")
+    vector_flops_per_s: FlopsPerS = _says("fp32 rate outside tensor cores")
+    gemm: GemmTable = _says("fitted GEMM speeds by dtype")
+    flash: FlashTable = _or(FlashTable(), "fitted fused attention by kernel")
+    flash_backward_ratio: Factor = _or(0.8, "rate of the backward attention kernel over the forward one")
+    gemm_alignment: Alignment = _or(16.0, "bytes that a GEMM dimension must be a multiple of for full speed")
+    unaligned_flops_per_s: FlopsPerSOrZero = _or(0.0, "rate of a 16-bit GEMM that breaks the alignment")
+    wgrad_factor: Factor = _or(1.0, "time of a weight-gradient GEMM over the same forward GEMM")
+    fused_fraction: Fraction = _or(0.8, "share of hbm_bandwidth that fused memory-bound kernels sustain")
+    naive_fraction: Fraction = _or(0.45, "share of hbm_bandwidth that element-wise passes sustain")
+    kernel_floor: SecondsOrZero = _or(2e-6, "shortest kernel")
+
+
+class HostFile(Block):
+    """The CPU side of a node."""
+
+    name: str = _says("processor")
+    sockets: Count = _says("CPU sockets (NUMA nodes that GPUs hang from)")
+    cores_per_socket: Count = _says("cores of a socket")
+    dram: Bytes = _says("memory of the node")
+    dram_bandwidth: BytesPerS = _says("memory bandwidth of ONE socket, as STREAM measures it")
+    socket_link: BytesPerSOrZero = _says("one direction between two sockets; 0 B/s with one socket")
+    launch: Seconds = _says("host time of one kernel launch in eager code")
+
+
+class HostLinkFile(Block):
+    """The link between a GPU and its host; rates of pinned memory, as measured."""
+
+    kind: Literal["pcie", "c2c"] = _says("PCIe, or chip to chip")
+    h2d: BytesPerS = _says("host to device")
+    d2h: BytesPerS = _says("device to host")
+    duplex: BytesPerS = _says("both directions together")
+    pageable: BytesPerS = _says("from or to memory that is not pinned")
+    latency: SecondsOrZero = _says("fixed time of a copy")
+    gpus_per_uplink: Count = _or(1, "GPUs that share one switch uplink")
+    uplink: BytesPerSOrZero = _or(0.0, "one direction of that uplink; 0 B/s: no switch")
+
+
+class NvlinkFile(Block):
+    """GPU to GPU inside a node, per GPU and direction."""
+
+    kind: Literal["switch", "mesh"] = _says("switch: any pair at full rate; mesh: point-to-point links")
+    bandwidth: BytesPerS = _says("one direction of one GPU")
+    efficiency: Fraction = _says("what collectives sustain of it")
+    base_latency: SecondsOrZero = _says("start of a collective")
+    step_latency: SecondsOrZero = _says("one hop of a collective")
+
+
+class NicFile(Block):
+    """Network adapters of a node."""
+
+    count: Count = _says("adapters of a node")
+    bandwidth: BytesPerS = _says("one direction of one adapter")
+    efficiency: Fraction = _says("what collectives sustain of it")
+    step_latency: SecondsOrZero = _says("one hop of a collective between nodes")
+
+
+class NvmeFile(Block):
+    """The NVMe set of a node, all drives together."""
+
+    read: BytesPerS = _says("read rate")
+    write: BytesPerS = _says("write rate")
+    capacity: Bytes = _says("capacity")
+
+
+class ClusterFile(Block):
+    """Equal nodes behind a non-blocking fabric; a node is a cluster with nodes: 1."""
+
+    name: str = _says("name shown in results")
+    nodes: Count = _or(1, "nodes")
+    gpus_per_host: Count = _says("GPUs of a node")
+    device: DeviceFile = _says("the GPU")
+    host: HostFile = _says("the CPU side of a node")
+    host_link: HostLinkFile = _says("the link between a GPU and its host")
+    nvlink: NvlinkFile | None = _or(None, "GPU to GPU inside a node; null: over PCIe")
+    nics: NicFile | None = _or(None, "network adapters; null: a lone node")
+    nvme: NvmeFile | None = _or(None, "drives; null: none")
+    p2p: bool = _or(True, "GPUs reach each other over PCIe without a copy in host memory")
+    sm_share: FractionOrZero = _or(0.0, "part of a GPU's SM time that a running collective takes")
+    source: str = _or("", "where the numbers are from")
+
+
+class LayoutFile(Block):
+    """Sizes of the mesh axes, ZeRO stage, and how gradients and parameters move; what is unset the stack decides."""
+
+    dp: Count = _or(1, "data-parallel ranks")
+    tp: Count = _or(1, "tensor-parallel ranks; only 1 is simulated")
+    pp: Count = _or(1, "pipeline stages; only 1 is simulated")
+    cp: Count = _or(1, "context-parallel ranks; only 1 is simulated")
+    ep: Count = _or(1, "expert-parallel ranks; only 1 is simulated")
+    zero: ZeroStage = _or(0, "ZeRO stage; 3 shards parameters as FSDP does")
+    grad_bucket: Bytes | None = _or(None, "bytes of whole gradient per reduction; default: the stack's")
+    gather_bucket: Bytes | None = _or(None, "bytes of whole parameters per gather; default: the stack's")
+    overlap_grad_reduce: bool | None = _or(None, "reduce gradients while backward runs; default: the stack's")
+    prefetch: CountOrZero | None = _or(None, "zero 3: layers that are gathered ahead; default: the stack's")
+    reshard_after_forward: bool | None = _or(None, "zero 3: free gathered layers after forward; default: true")
+
+
+class BatchFile(Block):
+    """Sequences a step: size = micro * accumulation * dp; one of the three may be left out."""
+
+    size: Count | None = _or(None, "sequences of a step, all ranks together")
+    micro: Count | None = _or(None, "sequences of one forward pass of one rank")
+    accumulation: Count | None = _or(None, "forward and backward passes before an optimizer step")
+    sequence: Count = _says("tokens of a sequence")
+
+
+class PrecisionFile(Block):
+    """Types of numbers; the one word fp16, bf16, fp32 or tf32 stands for {compute: it}."""
+
+    compute: Compute = _says("what GEMMs run in")
+    grads: Stored | None = _or(None, "gradients as stored; default: the stack's for this compute type")
+    grad_comm: Stored | None = _or(None, "gradients on the wire; default: the stack's for this compute type")
+    master: bool | None = _or(None, "keep fp32 master weights; default: true for fp16 and bf16")
+
+
+class OffloadFile(Block):
+    """What lives on the CPU; the word none stands for nothing."""
+
+    optimizer: Literal["none", "cpu"] = _or("none", "optimizer state and step")
+    gradients: Literal["none", "cpu"] = _or("none", "gradients; goes with the optimizer")
+    pinned: bool = _or(True, "copies use pinned host memory")
+
+
+class GradTypes(Block):
+    """Compute dtype to a gradient's dtype."""
+
+    fp16: Stored | None = _or(None, "when computing in fp16")
+    bf16: Stored | None = _or(None, "when computing in bf16")
+    fp32: Stored | None = _or(None, "when computing in fp32")
+    tf32: Stored | None = _or(None, "when computing in tf32")
+
+    def table(self) -> dict[str, DType]:
+        """Return the pairs that are set."""
+        pairs: dict[str, DType | None] = {"fp16": self.fp16, "bf16": self.bf16, "fp32": self.fp32, "tf32": self.tf32}
+        return {compute: dtype for compute, dtype in pairs.items() if dtype is not None}
+
+
+class StackFile(Block):
+    """A software stack: kernels, overlap, host time."""
+
+    name: str = _says("name shown in results")
+    attention: Literal["math", "flash2", "flash3"] = _says("attention kernels; math is unfused")
+    fused_softmax: bool = _says("scale, mask and softmax in one kernel (math attention)")
+    fused_bias_activation: bool = _says("bias and activation in one kernel")
+    fused_bias_dropout_add: bool = _says("bias, dropout and residual in one kernel")
+    fused_norm: bool = _says("norm in one kernel")
+    fused_rope: bool = _says("rotary positions in one kernel")
+    fused_cross_entropy: bool = _says("loss in one kernel")
+    fused_optimizer: bool = _says("optimizer step in a few large kernels")
+    fp32_logits: bool = _says("logits are kept in fp32")
+    launch_factor: Factor = _says("host time of a launch over that of eager code")
+    overlap_grad_reduce: bool = _says("gradients are reduced while backward runs")
+    grad_bucket: Bytes = _says("bytes of whole gradient per reduction")
+    gather_bucket: Bytes = _says("bytes of whole parameters per gather")
+    prefetch: CountOrZero = _says("zero 3: layers that are gathered ahead")
+    grads: GradTypes = _says("compute dtype to stored gradient dtype")
+    grad_comm: GradTypes = _says("compute dtype to gradient dtype on the wire")
+    sustained: dict[str, Sustained] = _says("device name to the fraction of fitted GEMM speed that long runs keep")
+    cpu_adam_fraction: Fraction = _says("share of STREAM bandwidth that CPU Adam reaches at 28 B a parameter")
+    copy_back: Literal["after", "tiled"] = _says("updated parameters return after the CPU step, or tile by tile")
+    context: BytesOrZero = _says("bytes that driver, framework and communication library keep on a GPU")
+    fragmentation: FractionOrZero = _says("allocator reserve, as a fraction of activations")
+    source: str = _or("", "where the numbers are from")
+
+
+class ScenarioFile(Block):
+    """All that a simulation needs: a model, on a cluster, laid out so, with this batch, by this software."""
+
+    name: str = _says("name shown in results; default: the file's")
+    description: str = _or("", "what the scenario is about")
+    model: ModelFile = _says("shipped name, path, or mapping")
+    cluster: ClusterFile = _says("shipped name, path, or mapping")
+    layout: LayoutFile = _or(LayoutFile(), "mesh axes, ZeRO, buckets")
+    batch: BatchFile = _says("sequences a step")
+    precision: PrecisionFile = _says("one word (fp16, bf16, fp32, tf32) or a mapping")
+    recompute: Literal["none", "full"] = _or("none", "full: keep layer inputs only and run forward again in backward")
+    offload: OffloadFile = _or(OffloadFile(), "none, or a mapping")
+    stack: StackFile = _says("shipped name, path, or mapping")

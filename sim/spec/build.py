@@ -1,0 +1,102 @@
+"""From valid blocks to the frozen ``Scenario``: what was left out is derived, and nothing is checked.
+
+Owns each derived default: batch sizes, head shapes, gradient types and buckets from the stack. ``checks`` has passed
+before any of this runs. Knows no file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.spec import types
+from sim.spec.blocks import BatchFile, ClusterFile, DeviceFile, GemmTable, ModelFile, PrecisionFile, StackFile
+from sim.spec.validate import Draft
+
+
+def build(draft: Draft) -> types.Scenario:
+    """Return the scenario of a draft whose blocks are all valid and agree."""
+    return types.Scenario(
+        name=draft.name,
+        description=" ".join(draft.blocks["description"].split()),
+        model=_model(draft.model),
+        cluster=_cluster(draft.cluster),
+        layout=_layout(draft),
+        batch=types.BatchSpec(**batch_sizes(draft.batch, draft.layout.dp), sequence=draft.batch.sequence),
+        precision=_precision(draft.precision, draft.stack),
+        recompute=draft.blocks["recompute"],
+        offload=types.OffloadSpec(**dict(draft.offload)),
+        stack=_stack(draft.stack),
+    )
+
+
+def batch_sizes(batch: BatchFile, dp: int) -> dict[str, int]:
+    """Return size, micro and accumulation, whichever one is left out derived from size = micro * accumulation * dp."""
+    size, micro, accumulation = batch.size, batch.micro, batch.accumulation
+    if micro is None:
+        micro = (size or 0) // ((accumulation or 1) * dp)
+    if accumulation is None:
+        accumulation = (size or 0) // (micro * dp) if micro else 0
+    return {"size": micro * accumulation * dp if size is None else size, "micro": micro, "accumulation": accumulation}
+
+
+def fits_of(gemm: GemmTable) -> dict[str, types.GemmFit]:
+    """Return the dtypes that have a fit, in the table's order."""
+    return {dtype: types.GemmFit(**dict(fit)) for dtype, fit in gemm if fit is not None}
+
+
+def has_master(precision: PrecisionFile) -> bool:
+    """Tell whether fp32 master weights are kept: by default when the weights themselves have 16 bits."""
+    return types.DTYPE_BYTES[precision.compute] == 2 if precision.master is None else precision.master
+
+
+def _model(model: ModelFile) -> types.ModelSpec:
+    derived = {
+        "kv_heads": model.kv_heads or model.heads,
+        "head_dim": model.head_dim or model.hidden // model.heads,
+        "ffn": model.ffn or 4 * model.hidden,
+    }
+    return types.ModelSpec(**{**dict(model), **derived})
+
+
+def _cluster(cluster: ClusterFile) -> types.ClusterSpec:
+    keys: dict[str, Any] = dict(cluster)
+    keys["device"] = _device(cluster.device)
+    keys["host"] = types.HostSpec(**dict(cluster.host))
+    keys["host_link"] = types.HostLinkSpec(**dict(cluster.host_link))
+    keys["nvlink"] = types.NvlinkSpec(**dict(cluster.nvlink)) if cluster.nvlink else None
+    keys["nics"] = types.NicSpec(**dict(cluster.nics)) if cluster.nics else None
+    keys["nvme"] = types.NvmeSpec(**dict(cluster.nvme)) if cluster.nvme else None
+    return types.ClusterSpec(**keys)
+
+
+def _device(device: DeviceFile) -> types.DeviceSpec:
+    keys: dict[str, Any] = dict(device)
+    keys["gemm"] = fits_of(device.gemm)
+    keys["flash"] = {kernel: tuple(types.FlashFit(**dict(f)) for f in fits) for kernel, fits in device.flash if fits}
+    keys["gemm_alignment"] = int(device.gemm_alignment)
+    return types.DeviceSpec(**keys)
+
+
+def _layout(draft: Draft) -> types.LayoutSpec:
+    """Fill what the user left to the stack."""
+    keys: dict[str, Any] = dict(draft.layout)
+    for key in ("grad_bucket", "gather_bucket", "overlap_grad_reduce", "prefetch"):
+        if keys[key] is None:
+            keys[key] = getattr(draft.stack, key)
+    if keys["reshard_after_forward"] is None:
+        keys["reshard_after_forward"] = True
+    return types.LayoutSpec(**keys)
+
+
+def _precision(precision: PrecisionFile, stack: StackFile) -> types.PrecisionSpec:
+    return types.PrecisionSpec(
+        compute=precision.compute,
+        grads=precision.grads or stack.grads.table()[precision.compute],
+        grad_comm=precision.grad_comm or stack.grad_comm.table()[precision.compute],
+        master=has_master(precision),
+    )
+
+
+def _stack(stack: StackFile) -> types.StackSpec:
+    keys = {**dict(stack), "grads": stack.grads.table(), "grad_comm": stack.grad_comm.table()}
+    return types.StackSpec(**keys)

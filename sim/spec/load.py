@@ -1,0 +1,89 @@
+"""A scenario file in, a frozen ``Scenario`` out, or every problem at once.
+
+Owns the order of the steps: resolve files and overrides, validate blocks, run the cross-field checks, build. Also keeps
+what reports need beside the scenario: the resolved document, where each key stands, and each number's source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim import units
+from sim.errors import ScenarioError
+from sim.spec import checks
+from sim.spec.build import build
+from sim.spec.resolve import SET, resolve
+from sim.spec.tree import Node, Place
+from sim.spec.types import Scenario
+from sim.spec.validate import WORDS, document, place_of, positions, validate
+
+_SOURCED = ("model", "cluster", "stack")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRow:
+    """One number of the scenario: its key path, its text, what vouches for it (may be empty), and where it stands."""
+
+    key: str
+    value: str
+    source: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A scenario and where it came from.
+
+    ``document`` is the resolved file as plain YAML values: every name written out, overrides applied; it loads again
+    to the same scenario. ``positions`` maps key paths (``cluster.host.dram``; the whole: empty) to places. ``sources``
+    lists the numbers of model, cluster and stack in file order; overridden numbers have the source ``--set``.
+    """
+
+    scenario: Scenario
+    document: Mapping[str, Any]
+    positions: Mapping[str, Place]
+    sources: tuple[SourceRow, ...]
+
+
+def load(path_or_name: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Load a scenario by path (it has a ``/`` or ends in ``.yaml``) or shipped name.
+
+    Args:
+        path_or_name: the scenario.
+        overrides: ``key.path=value`` each, applied in order to the resolved document, names expanded.
+
+    Raises:
+        ScenarioError: every problem of every file it is made of, each with file, line, column and key.
+    """
+    resolved = resolve(path_or_name, overrides)
+    draft, faults = validate(resolved.root, resolved.broken)
+    places = positions(resolved.root)
+    found = [place_of(places, key).problem(key, what) for key, what in checks.run(draft)]
+    problems = [*resolved.problems, *faults, *found]
+    if problems:
+        # the first thing said of a key at its place is the nearest to the cause
+        raise ScenarioError(list({(p.file, p.line, p.column, p.key): p for p in reversed(problems)}.values()))
+    return Loaded(
+        scenario=build(draft),
+        document=document(resolved.root),
+        positions=places,
+        sources=_sources(resolved.root),
+    )
+
+
+def _sources(root: Node) -> tuple[SourceRow, ...]:
+    """Return a row for each number of the described hardware, model and software, and for each number set by hand."""
+    rows = [
+        SourceRow(key=".".join(path), value=str(node.value), source=node.source, place=node.place)
+        for path, node in root.walk()
+        if path and not set(path) & set(WORDS) and _is_number(node) and (path[0] in _SOURCED or node.source == SET)
+    ]
+    return tuple(rows)
+
+
+def _is_number(node: Node) -> bool:
+    if isinstance(node.value, str):
+        return units.is_quantity(node.value)
+    return isinstance(node.value, int | float) and not isinstance(node.value, bool)
