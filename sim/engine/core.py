@@ -144,6 +144,7 @@ class _Engine:
         self.solve_wanted = False
         self.solves = 0
         self.finished = 0
+        self.last_end = 0.0  # the clock may run on over stale timers
         self.rows = array("d")
         self.contended: list[tuple[int, int, float]] = []
         self.refill = plan.launch_queue * 3 // 4
@@ -175,7 +176,7 @@ class _Engine:
             rank_classes=self.plan.rank_classes,
             resources=self.plan.resources,
             stream_names=self.plan.stream_names,
-            makespan=self.env.now,
+            makespan=self.last_end,
             events=events,
             solves=self.solves,
         )
@@ -314,6 +315,7 @@ class _Engine:
             if total > FULL and users[r]:
                 self.dirty[r] = None
                 self._want_solve(run, now)
+        self.last_end = now
         self._record(run, now)
         for peer in run.peers:
             peer.cause = CAUSE_PEER
