@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from sim.analysis.analyse import Facts, analyse
-from sim.analysis.result import Result
+from sim.analysis.result import Result, Verdict, Weight
 from sim.cluster.build import build as build_cluster
 from sim.cost.lower import lower
 from sim.engine.core import simulate as simulate_plan
 from sim.spec.load import load
 from sim.spec.types import Scenario
 from sim.timeline.columns import Timeline
+from sim.workload import model
 from sim.workload.build import build as build_workload
-from sim.workload.model import params
-from sim.workload.peak import Peak, peak
+from sim.workload.peak import peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,23 +34,6 @@ class Step:
     scenario: Scenario
     timeline: Timeline
     result: Result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Memory of one rank without simulating: peaks by place, against one GPU and the rank's part of its host."""
-
-    scenario: Scenario
-    parameters: int
-    gpu: Peak
-    host: Peak
-    gpu_capacity: float
-    host_capacity: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether both peaks are within their capacities."""
-        return self.gpu.size <= self.gpu_capacity and self.host.size <= self.host_capacity
 
 
 def run(
@@ -84,16 +67,26 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
 
 
 def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
-    """Validate a scenario and weigh its memory, without simulating."""
+    """Validate a scenario, count its model and weigh its memory, without simulating."""
     scenario = load(source, overrides).scenario
+    spec, sequence = scenario.model, scenario.batch.sequence
     program = build_workload(scenario).programs[0]
+    device = scenario.cluster.device
+    weights = []
+    for where, capacity in (("gpu", device.memory), ("host", _host_part(scenario))):
+        top = peak(program, where)
+        if top.size > 0.0:
+            weights.append(Weight(where=where, peak=top.size, at_peak=top.by_owner, capacity=capacity))
     return Verdict(
-        scenario=scenario,
-        parameters=params(scenario.model),
-        gpu=peak(program, "gpu"),
-        host=peak(program, "host"),
-        gpu_capacity=scenario.cluster.device.memory,
-        host_capacity=_host_part(scenario),
+        scenario=scenario.name,
+        params=model.params(spec),
+        layer_params=model.layer_params(spec),
+        lecture_params=model.lecture_params(spec),
+        layer_multiplications=model.exact_multiplications(spec, sequence),
+        lecture_multiplications=model.lecture_multiplications(spec, sequence),
+        weights=tuple(weights),
+        sustained=scenario.stack.sustained.get(device.name, 1.0),
+        assumed=device.name not in scenario.stack.sustained,
     )
 
 

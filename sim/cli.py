@@ -78,10 +78,10 @@ def run(
 def check(file: File, overrides: Sets = None) -> None:
     """Validate a scenario and say whether it fits in memory, without simulating it."""
     from sim.api import check as weigh
-    from sim.report import text
+    from sim.report.verdict_text import show_verdict
 
     verdict = weigh(file, overrides or ())
-    text.show_verdict(_console(), verdict)
+    show_verdict(_console(), verdict)
     if not verdict.fits:
         raise typer.Exit(1)
 
@@ -89,11 +89,12 @@ def check(file: File, overrides: Sets = None) -> None:
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what is shipped: models, devices, clusters (and nodes), software stacks, scenarios."""
-    from sim.report import text
+    from sim.report.verdict_text import show_list
     from sim.spec.catalogue import summary
 
     kinds = ("nodes", "clusters") if kind is Kind.clusters else (kind.value,)
-    text.show_list(_console(), [row for k in kinds for row in summary(k)])
+    rows = [row for k in kinds for row in summary(k)]
+    show_list(_console(), [(r.name, r.description, ", ".join(" ".join(fact) for fact in r.facts)) for r in rows])
 
 
 @app.command()

@@ -73,3 +73,43 @@ class Result:
     ops: int
     events: int
     wall: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """Memory in one place without simulating: the peak, who holds it (owner -> bytes, largest first), what there is."""
+
+    where: str
+    peak: float
+    at_peak: dict[str, float]
+    capacity: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the capacity."""
+        return self.peak <= self.capacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What ``stepline check`` says: exact sizes beside the lecture's round ones, and the memory of one rank.
+
+    ``layer_params`` and ``layer_multiplications`` (MACs of one layer, forward, one sequence) are exact; the
+    ``lecture_`` ones are 12H² and 2L²H + 12LH². ``sustained`` is the stack's fraction of short-burst speed on this
+    device; ``assumed`` when the stack file has none for it and 1 is used.
+    """
+
+    scenario: str
+    params: int
+    layer_params: int
+    lecture_params: int
+    layer_multiplications: int
+    lecture_multiplications: int
+    weights: tuple[Weight, ...]
+    sustained: float
+    assumed: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether everything fits."""
+        return all(weight.fits for weight in self.weights)

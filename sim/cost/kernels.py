@@ -26,8 +26,9 @@ def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: f
     """Time of ``kernel`` alone on ``device``.
 
     ``attention`` names the fused attention kernel of the software stack; ``sustained`` is the fraction of the fitted
-    (short-burst) speed that a long run keeps, because clocks and power drop. It slows whatever keeps the SMs busy: GEMM,
-    attention, and naive passes, which stay well below memory bandwidth; a fused pass is held by HBM, whose clock stays.
+    (short-burst) speed that a long run keeps, because clocks and power drop. It slows whatever keeps the SMs busy:
+    GEMM, attention, and naive passes, which stay well below memory bandwidth; a fused pass is held by HBM, whose
+    clock stays.
     """
     if kernel.kind == "gemm":
         return _gemm(kernel, device, sustained)
@@ -67,14 +68,15 @@ def _aligned(kernel: Kernel, device: DeviceSpec) -> bool:
 
 def _flash(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:
     """``flops / (p_inf s / (s + s0))``: fits of FlashAttention's published sweeps over sequence length."""
-    fit = _nearest(device.flash[attention], kernel)
+    fit = _fitting(device.flash[attention], kernel)
     rate = fit.p_inf * kernel.m / (kernel.m + fit.s0) * sustained
     if kernel.role != "forward":
         rate *= device.flash_backward_ratio
     return KernelCost(duration=device.kernel_floor + kernel.flops / rate, bound_by="sm")
 
 
-def _nearest(fits: tuple[FlashFit, ...], kernel: Kernel) -> FlashFit:
-    """The fit of this mask with the closest head dimension: kernels are compiled for 64, 128, 256 and padded up."""
-    masked = [fit for fit in fits if fit.causal == kernel.causal] or list(fits)
-    return min(masked, key=lambda fit: (abs(fit.head_dim - kernel.k), fit.head_dim))
+def _fitting(fits: tuple[FlashFit, ...], kernel: Kernel) -> FlashFit:
+    """The fit of this mask with the smallest head dimension that holds the kernel's: kernels pad heads up."""
+    return min(
+        (fit for fit in fits if fit.causal == kernel.causal and fit.head_dim >= kernel.k), key=lambda fit: fit.head_dim
+    )

@@ -226,14 +226,15 @@ def _attention(d: Draft) -> Iterator[Finding]:
     head_dim = m.head_dim or m.hidden // m.heads
     causal = m.kind == "decoder"
     fits = device.flash.flash2 if kernel == "flash2" else device.flash.flash3
-    if any(fit.head_dim == head_dim and fit.causal == causal for fit in fits):
+    if any(fit.head_dim >= head_dim and fit.causal == causal for fit in fits):  # smaller heads are padded up
         return
     mask = "causal" if causal else "full"
     known = choices(f"{fit.head_dim} {'causal' if fit.causal else 'full'}" for fit in fits)
     yield (
         "stack.attention",
         (
-            f'device "{device.name}" has no {kernel} fit for head_dim {head_dim}, {mask} attention; it has: {known}; '
+            f'device "{device.name}" has no {kernel} fit for head_dim {head_dim} or more, {mask} attention; '
+            f"it has: {known}; "
             f"set stack.attention: math, or add the fit to device.flash.{kernel}"
         ),
     )
