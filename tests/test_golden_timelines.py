@@ -10,7 +10,14 @@ import pytest
 from sim.api import run
 
 GOLDEN = Path(__file__).parent / "golden" / "timelines"
-SMALL = ["model.layers=2", "model.hidden=256", "model.heads=4", "model.kv_heads=4", "model.ffn=1024", "model.vocab=1024"]
+SMALL = [
+    "model.layers=2",
+    "model.hidden=256",
+    "model.heads=4",
+    "model.kv_heads=4",
+    "model.ffn=1024",
+    "model.vocab=1024",
+]
 DDP = ["cluster=dgx-a100", "layout.dp=8", "batch.size=null", "batch.micro=2", "batch.accumulation=1"]
 FEATURES = {
     "one-gpu": [],

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,9 +29,8 @@ def _print(show, *args, width=80):
 
 def test_json_has_the_promised_keys_and_sums(step):
     data = json.loads(result_json.dumps(step.result))
-    promised = (
-        "step_time_s tokens_per_s_per_gpu mfu hfu fits peak_memory_bytes memory breakdown phases bound_by ops events wall_s"
-    )
+    promised = "step_time_s tokens_per_s_per_gpu mfu hfu fits peak_memory_bytes memory breakdown phases bound_by "
+    promised += "ops events wall_s"
     assert set(promised.split()) <= set(data)
     assert sum(data["breakdown"].values()) == pytest.approx(data["step_time_s"], rel=1e-9)
     assert sum(data["phases"].values()) == pytest.approx(data["step_time_s"], rel=1e-9)
@@ -95,7 +95,7 @@ def test_memory_stack_sums_to_the_total(step):
 
 
 def test_trace_tells_the_same_story_as_the_timeline(step, tmp_path):
-    """The rules by which Holistic Trace Analysis reads a trace: GPU work by stream, NCCL by name, launch by correlation."""
+    """As Holistic Trace Analysis reads a trace: GPU work by stream, NCCL by name, launch by correlation."""
     trace.write(step.timeline, tmp_path / "t.json.gz")
     document = json.loads(gzip.decompress((tmp_path / "t.json.gz").read_bytes()))
     assert {"schemaVersion", "deviceProperties", "distributedInfo", "traceEvents"} <= set(document)
@@ -105,11 +105,15 @@ def test_trace_tells_the_same_story_as_the_timeline(step, tmp_path):
     assert all(launches[e["args"]["correlation"]]["ts"] <= e["ts"] + 1e-6 for e in gpu)
     spans, ops = step.timeline.spans, step.timeline.ops
     busy = sum(e["dur"] for e in gpu if e["cat"] == "kernel") / 1e6
-    kernels = np.array([ops[o].kind in ("gemm", "elementwise", "embedding", "attention", "optimizer") for o in spans.op])
+    kernels = np.array(
+        [ops[o].kind in ("gemm", "elementwise", "embedding", "attention", "optimizer") for o in spans.op]
+    )
     assert busy == pytest.approx((spans.end - spans.start)[kernels].sum(), rel=1e-9)
     for tid in {e["tid"] for e in gpu}:
         lane = sorted((e["ts"], e["ts"] + e["dur"]) for e in gpu if e["tid"] == tid)
-        assert all(b[0] >= a[1] - 1e-6 for a, b in zip(lane, lane[1:], strict=False)), "slices of a stream must not overlap"
+        assert all(b[0] >= a[1] - 1e-6 for a, b in pairwise(lane)), (
+            "slices of a stream must not overlap"
+        )
 
 
 def test_collectives_are_named_as_nccl_names_them():
