@@ -14,7 +14,7 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
-	$(BIN)/ruff check sim tests benchmarks
+	$(BIN)/ruff check sim tests benchmarks plots
 	$(BIN)/mypy
 
 bench: $(STAMP)
@@ -25,6 +25,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+plots: $(STAMP)
+	$(BIN)/python plots/step.py zero-offload-10b-v100
+	$(BIN)/python plots/step.py llama3-8b-8xh100-zero3
 
 clean:
 	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache

@@ -21,7 +21,9 @@ class PlanMaker:
     blocks: dict[int, list[PlanOp]] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
 
-    def op(self, name, duration=0.0, loads=None, *, rank=0, stream="compute", latency=0.0, waits=(), signals=(), **more):
+    def op(
+        self, name, duration=0.0, loads=None, *, rank=0, stream="compute", latency=0.0, waits=(), signals=(), **more
+    ):
         """Append an op; ``loads`` maps a resource name to its load at full speed."""
         names = list(self.capacities)
         pairs = tuple((names.index(r), share) for r, share in (loads or {}).items())
@@ -79,4 +81,6 @@ class PlanMaker:
 def times(timeline):
     """Name -> (start, end) of each op's last span."""
     spans = timeline.spans
-    return {timeline.ops[o].name: (float(s), float(e)) for o, s, e in zip(spans.op, spans.start, spans.end, strict=True)}
+    return {
+        timeline.ops[o].name: (float(s), float(e)) for o, s, e in zip(spans.op, spans.start, spans.end, strict=True)
+    }

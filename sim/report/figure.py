@@ -1,0 +1,71 @@
+"""The figure of a step: timeline, memory under it on the same axis of time, the breakdown as one bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sim.analysis.result import Result
+from sim.report import memory_plot, timeline_plot
+from sim.report.result_json import largest
+from sim.report.text import headline
+from sim.report.theme import CATEGORIES, colour, ink, label
+from sim.timeline.columns import Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def step_figure(timeline: Timeline, result: Result) -> Figure:
+    """A figure for a paper: what ran when, what was in memory meanwhile, and where the time went."""
+    from matplotlib.figure import Figure
+
+    gpu, host = largest(result, "gpu"), largest(result, "host")
+    rank_class = gpu.rank_class if gpu else 0
+    panels = [use for use in (gpu, host) if use is not None]
+    figure = Figure(figsize=(12.5, 4.6 + 1.7 * len(panels)), layout="constrained")
+    heights = [2.6] + [1.5] * len(panels) + [0.42]
+    axes = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights})
+    timeline_plot.draw(axes[0], timeline, rank_class)
+    for ax, use in zip(axes[1:-1], panels, strict=True):
+        memory_plot.draw(ax, use, timeline.makespan)
+        ax.sharex(axes[0])
+    for ax in axes[: len(panels)]:
+        ax.tick_params(labelbottom=False)
+    axes[len(panels)].set_xlabel(f"time in the step (s), {timeline.rank_classes[rank_class].name}")
+    draw_breakdown(axes[-1], result)
+    first, second = headline(result).split("\n")
+    figure.suptitle(f"{first}\n{second}", fontsize=10.5, x=0.01, ha="left")
+    return figure
+
+
+def draw_breakdown(ax: Axes, result: Result) -> Axes:
+    """One bar of the breakdown, its parts as long as their seconds. Returns ``ax``."""
+    left = 0.0
+    order = [*CATEGORIES, *(c for c in result.breakdown if c not in CATEGORIES)]
+    for category in order:
+        seconds = result.breakdown.get(category, 0.0)
+        if seconds <= 0.0:
+            continue
+        ax.barh(0, seconds, left=left, color=colour(category), height=0.8, label=label(category))
+        if seconds > 0.05 * result.step_time:
+            share = f"{seconds / result.step_time:.0%}"
+            ax.text(left + seconds / 2, 0, share, ha="center", va="center", fontsize=8.5, color=ink(category))
+        left += seconds
+    ax.set_xlim(0, result.step_time)
+    ax.set_yticks([0], ["breakdown"])
+    ax.set_xlabel("seconds of the step, by what the GPU did or waited for")
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def save(figure: Figure, path: Path, kind: Literal["png", "svg"]) -> None:
+    """Write ``figure`` to ``path``; the bytes depend on the figure alone."""
+    from matplotlib import rc_context
+
+    metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+    with rc_context({"svg.hashsalt": "stepline"}):
+        figure.savefig(path, format=kind, dpi=150, metadata=metadata)
