@@ -6,8 +6,12 @@ and a route inside it is a tuple of local numbers. Knows no model and no op.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.spec.types import ClusterSpec
 
@@ -53,7 +57,8 @@ class Cluster:
     """A built cluster: ``nodes`` copies of the same resources; ``places[g]`` is GPU g of any node.
 
     ``peer[a][b]`` is the route of a copy from GPU a to GPU b of one node: NVLink ports, or the PCIe path (through
-    host memory where GPUs have no peer access).
+    host memory where GPUs have no peer access). ``changed`` overrides the capacity of single resources of the
+    cluster: a slow GPU, a degraded link or adapter.
     """
 
     spec: ClusterSpec
@@ -61,6 +66,7 @@ class Cluster:
     resources: tuple[Resource, ...]
     places: tuple[Place, ...]
     peer: tuple[tuple[tuple[int, ...], ...], ...]
+    changed: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def per_node(self) -> int:
@@ -70,3 +76,10 @@ class Cluster:
     def at(self, node: int, local: int) -> int:
         """Number of a node's resource in the whole cluster."""
         return node * len(self.resources) + local
+
+    def capacities(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Capacity of each resource (numbers in the cluster), variations included."""
+        usual = np.array([r.capacity for r in self.resources])[numbers % len(self.resources)]
+        for number, capacity in self.changed.items():
+            usual[numbers == number] = capacity
+        return usual

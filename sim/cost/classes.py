@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import mesh
 from sim.cluster.types import Cluster, Place
-from sim.cost.collectives import ring_demand
+from sim.cost.demand import demand
 from sim.cost.fold import Ints, Partition, discrete, refine
 from sim.workload.ops import Workload
 
@@ -54,19 +53,21 @@ def classify(workload: Workload, cluster: Cluster, *, fold: bool) -> Classes:
 
 
 class _Graph:
-    """Vertices: ranks, then process groups, then the resources that somebody meets."""
+    """Vertices: ranks, then process groups axis by axis, then the resources that somebody meets."""
 
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
         self.cluster = cluster
         self.ranks = len(workload.program_of_rank)
-        self.groups = [(axis, group) for axis, groups in workload.groups.items() for group in groups if len(group) > 1]
-        self.base = self.ranks + len(self.groups)
+        self.axes = {axis: groups for axis, groups in workload.groups.items() if groups.shape[1] > 1}
+        counts = [len(groups) for groups in self.axes.values()]
+        self.offsets = dict(zip(self.axes, self.ranks + np.cumsum([0, *counts])[:-1], strict=True))
+        self.base = self.ranks + sum(counts)
         self.sources: list[Ints] = []
         self.targets: list[Ints] = []
         self.labels: list[Ints] = []
         self._rank_edges()
-        for number, (axis, group) in enumerate(self.groups):
-            self._group_edges(number, list(workload.groups).index(axis), group)
+        for number, (axis, groups) in enumerate(self.axes.items()):
+            self._axis_edges(axis, number, groups)
         met = np.unique(np.concatenate(self.targets))
         self.resources = met[met >= self.base] - self.base
         self.start = self._start(workload)
@@ -80,31 +81,54 @@ class _Graph:
             for role, local in _roles(place):
                 self._add(ranks, self.base + nodes * self.cluster.per_node + local, np.full(len(ranks), role))
 
-    def _group_edges(self, number: int, axis: int, group: tuple[int, ...]) -> None:
-        vertex = self.ranks + number
-        members = np.array(group, dtype=np.int64)
-        self._add(np.full(len(group), vertex), members, np.full(len(group), 1000 + axis))
-        cost = ring_demand("all_gather", 1.0, [self.place(r) for r in group], self.cluster)
-        amounts = cost.amounts.astype(np.float32).view(np.int32).astype(np.int64)  # equal shares differ by an ulp
-        self._add(np.full(len(amounts), vertex), self.base + cost.ids, 10_000 + amounts)
+    def _axis_edges(self, axis: str, number: int, groups: Ints) -> None:
+        """Edges from each group to its members and to the resources that its exchanges cross.
+
+        Groups with the same GPUs at the same distances between nodes share one pattern of resources.
+        """
+        vertices = self.offsets[axis] + np.arange(len(groups), dtype=np.int64)
+        members = groups.shape[1]
+        pair = axis.startswith("p2p")  # sender and receiver are told apart, members of other groups are not
+        role = 1000 + 10 * number + (np.arange(members) if pair else np.zeros(members, dtype=np.int64))
+        self._add(np.repeat(vertices, members), groups.reshape(-1), np.tile(role, len(groups)))
+        width = len(self.cluster.places)
+        nodes, gpus = np.divmod(groups, width)
+        shapes = np.concatenate([nodes - nodes[:, :1], gpus], axis=1)
+        _, first, of = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
+        for shape, rows in enumerate(first.tolist()):
+            mine = np.flatnonzero(of.reshape(-1) == shape)
+            where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
+            for kind in ("send_recv",) if pair else _probes(axis):
+                cost = demand(kind, 1.0, where, self.cluster)
+                relative = cost.ids - nodes[rows, 0] * self.cluster.per_node
+                ids = relative[None, :] + (nodes[mine, 0] * self.cluster.per_node)[:, None]
+                amounts = (
+                    cost.amounts.astype(np.float32).view(np.int32).astype(np.int64)
+                )  # equal shares differ by an ulp
+                labels = 10_000 + 7 * amounts + len(kind)
+                self._add(
+                    np.repeat(vertices[mine], len(relative)), self.base + ids.reshape(-1), np.tile(labels, len(mine))
+                )
 
     def _add(self, source: Ints, target: Ints, label: Ints) -> None:
         self.sources.append(source.astype(np.int64))
         self.targets.append(target.astype(np.int64))
         self.labels.append(label.astype(np.int64))
 
-    def place(self, rank: int) -> tuple[int, int]:
-        """(node, GPU) of a rank."""
-        return mesh.place(rank, len(self.cluster.places))
-
     def _start(self, workload: Workload) -> Ints:
-        """First colours: program of a rank; axis and size of a group; kind and capacity of a resource."""
+        """First colours: program of a rank; axis of a group; kind and capacity of a resource."""
         kinds: dict[object, int] = {}
-        keys: list[object] = [("rank", p) for p in workload.program_of_rank]
-        keys += [("group", axis, len(group)) for axis, group in self.groups]
-        local = [("resource", r.kind, r.capacity) for r in self.cluster.resources]
-        keys += [local[i] for i in (self.resources % self.cluster.per_node).tolist()]
-        return np.array([kinds.setdefault(key, len(kinds)) for key in keys], dtype=np.int64)
+        capacity = self.cluster.capacities(self.resources)
+        local = [r.kind for r in self.cluster.resources]
+        kind = [local[i] for i in (self.resources % self.cluster.per_node).tolist()]
+        resources = [
+            kinds.setdefault(("resource", k, c), len(kinds)) for k, c in zip(kind, capacity.tolist(), strict=True)
+        ]
+        groups = np.concatenate(
+            [np.full(len(g), kinds.setdefault(("group", axis), len(kinds))) for axis, g in self.axes.items()] or [[]]
+        )
+        programs = np.array([kinds.setdefault(("rank", p), len(kinds)) for p in workload.program_of_rank])
+        return np.concatenate([programs, groups, resources]).astype(np.int64)
 
     def edges(self) -> tuple[Ints, Ints, Ints]:
         """(source, target, label) with resources renumbered to those that are met."""
@@ -120,10 +144,12 @@ class _Graph:
         resource_class, resource_first, sizes = _local(resources)
         table = np.full(self.cluster.nodes * self.cluster.per_node, -1, dtype=np.int64)
         table[self.resources] = resource_class
-        rows = tuple(
-            GroupClass(axis=self.groups[f][0], count=int(c), members=self.groups[f][1])
-            for f, c in zip(group_first.tolist(), counts.tolist(), strict=True)
-        )
+        rows = []
+        for first, count in zip((group_first + self.ranks).tolist(), counts.tolist(), strict=True):
+            axis = next(a for a in reversed(self.axes) if self.offsets[a] <= first)
+            rows.append(
+                GroupClass(axis=axis, count=count, members=tuple(self.axes[axis][first - self.offsets[axis]].tolist()))
+            )
         return Classes(
             rank_class=rank_class,
             members=members,
@@ -131,15 +157,23 @@ class _Graph:
             resource_class=table,
             resource_size=sizes,
             resource_first=self.resources[resource_first],
-            groups=rows,
+            groups=tuple(rows),
             group_of_class=self._memberships(rank_first, group_class),
         )
 
     def _memberships(self, rank_first: Ints, group_class: Ints) -> dict[str, tuple[int, ...]]:
-        found: dict[str, dict[int, int]] = {}
-        for number, (axis, group) in enumerate(self.groups):
-            found.setdefault(axis, {}).update(dict.fromkeys(group, int(group_class[number])))
-        return {axis: tuple(of.get(r, -1) for r in rank_first.tolist()) for axis, of in found.items()}
+        found = {}
+        for axis, groups in self.axes.items():
+            of_rank = np.full(self.ranks, -1, dtype=np.int64)
+            begin = self.offsets[axis] - self.ranks
+            of_rank[groups.reshape(-1)] = np.repeat(group_class[begin : begin + len(groups)], groups.shape[1])
+            found[axis] = tuple(of_rank[rank_first].tolist())
+        return found
+
+
+def _probes(axis: str) -> tuple[str, ...]:
+    """Exchanges whose pattern of resources tells the groups of an axis apart."""
+    return ("all_gather", "all_to_all") if axis == "ep" else ("all_gather",)
 
 
 def _roles(place: Place) -> list[tuple[int, int]]:

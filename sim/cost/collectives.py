@@ -102,8 +102,7 @@ def cost_of(amounts: dict[int, float], latency: float, cluster: Cluster) -> Coll
 def _cost(
     ids: NDArray[np.int64], amounts: NDArray[np.float64], latency: float, cluster: Cluster, sm_share: float
 ) -> CollectiveCost:
-    capacity = np.array([r.capacity for r in cluster.resources])
-    seconds = amounts / capacity[ids % cluster.per_node]
+    seconds = amounts / cluster.capacities(ids)
     worst = int(seconds.argmax()) if len(ids) else -1
     duration = float(seconds[worst]) if len(ids) else 0.0
     return CollectiveCost(
