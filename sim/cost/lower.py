@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from sim import mesh
 from sim.cluster.types import Cluster
 from sim.cost.classes import Classes, classify
-from sim.cost.collectives import CollectiveCost, ring_demand
+from sim.cost.collectives import CollectiveCost
 from sim.cost.copies import copy_cost, host_cost
-from sim.cost.kernels import kernel_cost
+from sim.cost.demand import demand
+from sim.cost.kernels import KernelCost, kernel_cost
 from sim.plan import Plan, PlanOp, RankPlan
 from sim.spec.types import Scenario
 from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
@@ -34,7 +35,8 @@ STREAM_FRACTION = 0.7
 """Share of STREAM bandwidth of plain CPU passes over memory: the 2020 ZeRO-Offload log unscales 10.27e9 fp32
 gradients (8 bytes each) in 1.1-1.2 s beside about 100 GB/s of STREAM a socket."""
 
-STREAMS = ("compute", "dp", "gather", "h2d", "d2h", "cpu")
+STREAMS = ("compute", "tp", "cp", "ep", "dp", "gather", "h2d", "d2h", "cpu")
+"""Streams in the order in which they are shown; a workload's other streams follow as it names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,8 @@ class _Lowering:
         self.device = cluster.spec.device
         self.sustained = scenario.stack.sustained.get(self.device.name, 1.0)
         self.launch = cluster.spec.host.launch * scenario.stack.launch_factor
-        self.capacity = np.array([r.capacity for r in cluster.resources])
+        self.streams = stream_names(workload)
+        self.alone: dict[int, KernelCost] = {}  # by identity: stages share the kernels of their layers
         self.ops: list[OpRow] = []
         self.tokens: dict[str, int] = {}
         self.meetings: dict[tuple[int, int], int] = {}  # (group class, stream) -> rendezvous
@@ -87,7 +90,7 @@ class _Lowering:
             ops=tuple(self.ops),
             rank_classes=tuple(self._class_row(c) for c in range(len(ranks))),
             resources=self._resources(),
-            stream_names=STREAMS,
+            stream_names=self.streams,
         )
 
     # -- tables -----------------------------------------------------------------------------------------------------
@@ -110,14 +113,16 @@ class _Lowering:
 
     def _resources(self) -> tuple[ResourceRow, ...]:
         rows = []
-        for number, size in zip(self.classes.resource_first.tolist(), self.classes.resource_size.tolist(), strict=True):
+        first = self.classes.resource_first
+        capacities = self.cluster.capacities(first).tolist()
+        for number, size, capacity in zip(first.tolist(), self.classes.resource_size.tolist(), capacities, strict=True):
             node, local = divmod(number, self.cluster.per_node)
             resource = self.cluster.resources[local]
             rows.append(
                 ResourceRow(
                     name=f"n{node}.{resource.name}",
                     kind=resource.kind,
-                    capacity=resource.capacity,
+                    capacity=capacity,
                     unit=resource.unit,
                     members=size,
                 )
@@ -131,13 +136,13 @@ class _Lowering:
         costs: dict[int, _Cost] = {}  # by identity: blocks share the kernels of their layers
         blocks = tuple(tuple(self._op(op, rank_class, costs) for op in block.ops) for block in program.blocks)
         actions = tuple((a.block, a.microbatch) for a in program.actions)
-        return RankPlan(blocks=blocks, actions=actions, streams=len(STREAMS))
+        return RankPlan(blocks=blocks, actions=actions, streams=len(self.streams))
 
     def _op(self, op: Op, rank_class: int, costs: dict[int, _Cost]) -> PlanOp:
         cost = costs.get(id(op.work))
         if cost is None:
             cost = costs[id(op.work)] = self._cost(op, rank_class)
-        stream = STREAMS.index(op.stream)
+        stream = self.streams.index(op.stream)
         self.ops.append(_row(op, cost, rank_class, stream))
         return PlanOp(
             row=len(self.ops) - 1,
@@ -193,21 +198,24 @@ class _Lowering:
         return mesh.place(int(self.classes.first[rank_class]), self.cluster.spec.gpus_per_host)
 
     def _kernel(self, work: Kernel, rank_class: int) -> _Cost:
-        """SMs are taken for as long as it runs; HBM by the bytes it moves."""
-        alone = kernel_cost(work, self.device, self.scenario.stack.attention, self.sustained)
+        """SMs are taken for as long as it runs; HBM by the bytes it moves. A slow GPU takes longer."""
+        alone = self.alone.get(id(work))
+        if alone is None:
+            alone = self.alone[id(work)] = kernel_cost(work, self.device, self.scenario.stack.attention, self.sustained)
         node, gpu = self._place(rank_class)
         place = self.cluster.places[gpu]
-        sm, hbm = self.cluster.at(node, place.sm), self.cluster.at(node, place.hbm)
+        ids = np.array([self.cluster.at(node, place.sm), self.cluster.at(node, place.hbm)], dtype=np.int64)
+        sm_speed, hbm_rate = self.cluster.capacities(ids).tolist()
+        slower = 1.0 / sm_speed if alone.bound_by == "sm" else self.device.hbm_bandwidth / hbm_rate
+        duration = alone.duration * slower
         moved = work.bytes_read + work.bytes_written
-        amounts = {sm: alone.duration, hbm: min(moved, alone.duration * self.device.hbm_bandwidth)}
-        ids = np.array(sorted(amounts), dtype=np.int64)
         cost = CollectiveCost(
             latency=0.0,
-            duration=alone.duration,
+            duration=duration,
             ids=ids,
-            amounts=np.array([amounts[i] for i in ids.tolist()]),
+            amounts=np.array([duration * sm_speed, min(moved, duration * hbm_rate)]),
             sm_load=0.0,
-            bound_by=sm if alone.bound_by == "sm" else hbm,
+            bound_by=int(ids[0] if alone.bound_by == "sm" else ids[1]),
         )
         return self._rank_cost(cost, rank_class, work.kind, 1.0, size=moved, flops=work.flops, launch=self.launch)
 
@@ -247,7 +255,7 @@ class _Lowering:
             return _Cost(kind=work.kind, size=work.size)
         group = self.classes.groups[number]
         where = [mesh.place(r, self.cluster.spec.gpus_per_host) for r in group.members]
-        cost = ring_demand(work.kind, work.size, where, self.cluster)
+        cost = demand(work.kind, work.size, where, self.cluster)
         sms = np.array([self.cluster.at(node, self.cluster.places[gpu].sm) for node, gpu in where], dtype=np.int64)
         ids = np.concatenate([cost.ids, sms])
         amounts = np.concatenate([cost.amounts, np.full(len(sms), cost.sm_load)])
@@ -273,10 +281,16 @@ class _Lowering:
         assert (of >= 0).all(), "an activity meets a resource that the folding has not seen"
         width = len(self.classes.resource_size)
         totals = np.bincount(of, weights=amounts, minlength=width)
-        seconds = np.bincount(of, weights=amounts / self.capacity[ids % self.cluster.per_node], minlength=width)
+        seconds = np.bincount(of, weights=amounts / self.cluster.capacities(ids), minlength=width)
         met = np.unique(of)
         each = seconds[met] * count / self.classes.resource_size[met]
         return met.tolist(), each.tolist(), totals[met].tolist()
+
+
+def stream_names(workload: Workload) -> tuple[str, ...]:
+    """Streams that any program uses: the usual ones in their order, then messages between stages, by name."""
+    used = {op.stream: None for program in workload.programs for block in program.blocks for op in block.ops}
+    return (*(s for s in STREAMS if s in used), *sorted(s for s in used if s not in STREAMS))
 
 
 def _loads(classes: list[int], seconds: list[float], duration: float) -> tuple[tuple[int, float], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sim.workload.ops import Block, Kernel, MemoryEffect, Op, Phase, Work
+from sim.workload.ops import Block, Collective, Kernel, MemoryEffect, Op, Phase, Work
 
 COMPUTE = "compute"
 CATEGORY: dict[Phase, str] = {
@@ -19,6 +19,34 @@ CATEGORY: dict[Phase, str] = {
     "R": "recompute",
     "O": "optimizer",
 }
+
+
+class _Chain:
+    """Who waits for whom in a sequence of kernels and collectives."""
+
+    def __init__(self, deps: tuple[int, ...]) -> None:
+        self.pending = deps  # what the next kernel waits for
+        self.later: tuple[int, ...] = ()  # what the kernel after the next waits for: it runs beside the next one
+        self.last: tuple[int, ...] = deps  # the last kernel, or what stands before the first
+        self.before_last: tuple[int, ...] = deps
+
+    def for_kernel(self) -> tuple[int, ...]:
+        """Dependencies of the next kernel."""
+        return self.pending
+
+    def for_collective(self) -> tuple[int, ...]:
+        """Dependencies of a collective that comes next."""
+        return self.pending or self.last
+
+    def kernel(self, index: int) -> None:
+        self.before_last, self.last = self.last, (index,)
+        self.pending, self.later = self.later, ()
+
+    def collective(self, index: int, *, late: bool) -> None:
+        if late:
+            self.later = (*self.later, index)
+        else:
+            self.pending = (*self.pending, index)
 
 
 class BlockBuilder:
@@ -56,6 +84,42 @@ class BlockBuilder:
         if len(self.ops) == first:
             self.marker("nothing", phase, deps=deps)
         return first, len(self.ops) - 1
+
+    def items(
+        self, items: Iterable[Kernel | Collective], phase: Phase, *, layer: int = -1, deps: Sequence[int] = ()
+    ) -> tuple[int, int]:
+        """Append kernels and the collectives between them, each in its place; returns the first and last index.
+
+        A collective starts when the kernel before it has ended, and the kernel after it waits for it: exposed. One
+        marked ``overlap`` runs beside its neighbour GEMM instead: a gather (or a ring step) beside the kernel that
+        follows, which does not wait for it; a reduction beside the kernel before. Whoever comes next waits for both.
+        """
+        begin = len(self.ops)
+        chain = _Chain(tuple(deps))
+        for item in items:
+            if isinstance(item, Kernel):
+                index = self.add(
+                    Op(
+                        name=item.name,
+                        work=item,
+                        stream=COMPUTE,
+                        phase=phase,
+                        category=CATEGORY[phase],
+                        deps=chain.for_kernel(),
+                        layer=layer,
+                    )
+                )
+                chain.kernel(index)
+            else:
+                early = item.overlap and item.kind in ("reduce_scatter", "all_reduce")
+                index = self.side(
+                    f"{item.kind.replace('_', '-')} {item.axis}", item, item.axis, phase, item.axis,
+                    deps=chain.before_last if early else chain.for_collective(), layer=layer,
+                )  # fmt: skip
+                chain.collective(index, late=item.overlap and not early)
+        if chain.pending or chain.later or len(self.ops) == begin:
+            chain.kernel(self.marker("joined", phase, deps=(*chain.pending, *chain.later)))
+        return begin, len(self.ops) - 1
 
     def marker(self, name: str, phase: Phase, *, deps: Sequence[int] = (), waits: Sequence[str] = ()) -> int:
         """An op without work on the compute stream: a place where it waits for others."""

@@ -1,139 +1,118 @@
 """WHAT must happen: from a scenario to the program of every rank.
 
-Owns the order of a training step: forward and backward blocks of each microbatch, then the optimizer block. Knows what
-is moved and computed, never how fast. Each capability sits in its own module (``gather``: ZeRO-3; ``grads``:
-reduction and gradient offload; ``step_end``: optimizer and ZeRO-Offload); this one only strings them together.
+Strings the room together: stages of the model, the pipeline schedule, the program of each pipeline rank, the process
+groups. Knows what is moved and computed, never how fast. Each capability sits in its own module (``gather``: ZeRO-3;
+``grads``: reduction and gradient offload; ``pipeline``: an action's block; ``step_end``: optimizer and ZeRO-Offload).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from itertools import pairwise
 
-from sim.spec.types import Scenario
+from sim.mesh import Mesh, Ranks
+from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload import residency
-from sim.workload.block import BlockBuilder
-from sim.workload.gather import Gathers
-from sim.workload.grads import GradientStream, policy_for
-from sim.workload.kernels import accumulate_grads
-from sim.workload.model import model_flops_per_token, params
-from sim.workload.ops import Action, Block, RankProgram, Workload
-from sim.workload.step_end import optimizer_block
-from sim.workload.units import Unit, cut
+from sim.workload.model import model_flops_per_token
+from sim.workload.ops import Action, Kernel, RankProgram, Workload
+from sim.workload.pipeline import PipelineRank
+from sim.workload.schedules import make
+from sim.workload.schedules.types import Schedule
+from sim.workload.step_end import Held, optimizer_block
+from sim.workload.units import Unit, stages
 
-ALLOCATOR = "allocator"
-WORKSPACE = "activations.workspace"
+
+def mesh_of(scenario: Scenario) -> Mesh:
+    """The mesh of a layout."""
+    layout = scenario.layout
+    return Mesh(
+        sizes={"tp": layout.tp, "cp": layout.cp, "dp": layout.dp, "pp": layout.pp},
+        order=tuple(axis for axis in layout.order if axis != "ep"),
+        ep=layout.ep,
+        expert_tp=layout.expert_tp,
+        replicate=layout.dp_replicate,
+    )
+
+
+def schedule_of(scenario: Scenario) -> Schedule:
+    """The pipeline schedule; with one stage every microbatch goes forward and backward before the next."""
+    layout = scenario.layout
+    name = layout.schedule if layout.pp > 1 else "1f1b"
+    return make(name, layout.pp, scenario.batch.accumulation, layout.virtual_stages)
 
 
 def build(scenario: Scenario) -> Workload:
-    """The whole step. Data-parallel ranks all run the same program, over one process group."""
-    units = cut(scenario)
-    accumulation = scenario.batch.accumulation
-    blocks = [_forward(scenario, units), _backward(scenario, units, last=True, first=accumulation == 1)]
-    middle = []
-    if accumulation > 1:
-        blocks += [_backward(scenario, units, last=False, first=first) for first in (True, False)]
-        middle = [2] + [3] * (accumulation - 2)
-    blocks.append(optimizer_block(scenario, params(scenario.model)))
-    actions: list[Action] = []
-    for microbatch, backward in enumerate([*middle, 1]):
-        actions += [Action(block=0, microbatch=microbatch), Action(block=backward, microbatch=microbatch)]
-    actions.append(Action(block=len(blocks) - 1, microbatch=accumulation - 1))
-    program = RankProgram(
-        name="data-parallel rank" if scenario.layout.dp > 1 else "the rank",
-        blocks=tuple(blocks),
-        actions=tuple(actions),
-        resident_gpu=residency.on_gpu(scenario),
-        resident_host=residency.on_host(scenario),
-    )
+    """The whole step. Ranks with the same pipeline coordinate run the same program."""
+    mesh, schedule, cut = mesh_of(scenario), schedule_of(scenario), stages(scenario)
+    programs = tuple(_program(scenario, schedule, cut, rank) for rank in range(scenario.layout.pp))
     tokens = scenario.batch.size * scenario.batch.sequence
     model_flops = tokens * model_flops_per_token(scenario.model, scenario.batch.sequence)
+    pipelines = mesh.world // scenario.layout.pp
     return Workload(
-        programs=(program,),
-        program_of_rank=(0,) * scenario.layout.world,
-        groups={"dp": (tuple(range(scenario.layout.dp)),)},
+        programs=programs,
+        program_of_rank=mesh.coordinate("pp"),
+        groups=_groups(scenario, mesh, schedule),
         tokens=tokens,
         model_flops=model_flops,
-        hardware_flops=model_flops + _recomputed(units) * accumulation * scenario.layout.dp,
+        hardware_flops=model_flops + _recomputed(cut) * scenario.batch.accumulation * pipelines,
     )
 
 
-def _recomputed(units: tuple[Unit, ...]) -> float:
-    """FLOPs that one microbatch on one rank does again, in GEMMs and attention."""
-    return sum(k.flops for u in units for k in u.recompute if k.kind in ("gemm", "attention"))
-
-
-def _gathers(scenario: Scenario, block: BlockBuilder, units: tuple[Unit, ...], *, forward: bool) -> Gathers:
-    """Gathers of a pass under ZeRO-3; of nothing otherwise."""
-    layout = scenario.layout
-    gathers = Gathers(
-        block,
-        units,
-        phase="F" if forward else "B",
-        param_bytes=scenario.precision.param_bytes,
-        prefetch=layout.prefetch,
-        sharded=layout.zero == 3 and layout.dp > 1,
+def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, ...]], rank: int) -> RankProgram:
+    builder = PipelineRank(scenario, schedule, cut, rank)
+    builder.build()
+    mine = [unit for stage, units in enumerate(cut) if schedule.rank_of_stage[stage] == rank for unit in units]
+    held = Held(dense=sum(u.params for u in mine), experts=sum(u.experts for u in mine))
+    shared = _tied_bytes(scenario) if any(unit.root for unit in mine) else 0.0
+    last = Action(block=len(builder.blocks), microbatch=max(scenario.batch.accumulation - 1, 0))
+    return RankProgram(
+        name=f"pipeline rank {rank}" if scenario.layout.pp > 1 else "every rank",
+        blocks=(*builder.blocks, optimizer_block(scenario, held, shared_embedding=shared)),
+        actions=(*builder.actions, last),
+        resident_gpu=residency.on_gpu(scenario, held),
+        resident_host=residency.on_host(scenario, held),
     )
-    if not forward:
-        (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
-    return gathers
 
 
-def _forward(scenario: Scenario, units: tuple[Unit, ...]) -> Block:
-    block = BlockBuilder("forward")
-    layout = scenario.layout
-    gathers = _gathers(scenario, block, units, forward=True)
-    for position, unit in enumerate(units):
-        deps = gathers.need(position)
-        first, last = block.kernels(unit.forward, "F", layer=unit.layer, deps=deps)
-        _take(block, first, unit.kept, scenario)
-        block.takes(first, WORKSPACE, unit.forward_workspace)
-        block.frees(last, WORKSPACE, unit.forward_workspace)
-        gathers.done(position, last, free=layout.reshard_after_forward and not unit.root)
-    return block.block()
+def _tied_bytes(scenario: Scenario) -> float:
+    """Gradient bytes of a tied embedding that lives on two stages; 0 where there is nothing to exchange."""
+    if not scenario.model.tied_embeddings or scenario.layout.pp == 1:
+        return 0.0
+    table = scenario.model.vocab * scenario.model.hidden / scenario.layout.tp
+    return table * DTYPE_BYTES[scenario.precision.grads]
 
 
-def _backward(scenario: Scenario, units: tuple[Unit, ...], *, last: bool, first: bool) -> Block:
-    """Backward of one microbatch. ``first``/``last``: of the step; gradients of later ones are added to the first's.
-
-    With ZeRO 0 and 1 gradients are reduced on the last microbatch only; from ZeRO 2 on (or with gradients on the CPU)
-    every microbatch's are, since no rank keeps the whole (adding a reduced part to the shard is not counted: it is
-    1/dp of the bytes).
-    """
-    block = BlockBuilder("backward")
-    order = units[::-1]
-    policy = policy_for(scenario)
-    stream = GradientStream(block, policy)
-    gathers = _gathers(scenario, block, order, forward=False)
-    sends = last or policy.transient
-    for position, unit in enumerate(order):
-        deps = gathers.need(position)
-        begin = len(block.ops)
-        if unit.recompute:
-            block.kernels(unit.recompute, "R", layer=unit.layer, deps=deps)
-            deps = ()
-        opening, end = block.kernels(unit.backward, "B", layer=unit.layer, deps=deps)
-        adds = accumulate_grads(unit.params, scenario.precision, unit.tensors, first=first or policy.transient)
-        if adds:
-            _, end = block.kernels(adds, "B", layer=unit.layer)
-        _take(block, begin, unit.restored, scenario)
-        block.takes(opening, WORKSPACE, unit.workspace)
-        block.frees(end, WORKSPACE, unit.workspace)
-        for kept in (unit.restored, unit.kept):
-            _free(block, end, kept, scenario)
-        gathers.done(position, end, free=True)
-        if sends:
-            stream.unit_done(unit, opening, end)
-    stream.finish()
-    return block.block()
+def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ranks]:
+    """Process groups that the programs may name, each axis as an array (groups, members)."""
+    groups = {
+        "dp": mesh.groups("dp_cp"),
+        "shard": mesh.groups("shard"),
+        "replicate": mesh.groups("replicate"),
+        "tp": mesh.groups("tp"),
+        "cp": mesh.groups("cp"),
+        "pp": mesh.groups("pp"),
+        "ep": mesh.groups("ep"),
+        "expert_tp": mesh.groups("expert_tp"),
+        "edp": mesh.groups("expert_dp"),
+    }
+    if scenario.layout.dp_replicate == 1:
+        del groups["shard"], groups["replicate"]
+    pipelines = groups["pp"]
+    home = schedule.rank_of_stage
+    for pair in dict.fromkeys(_neighbours(home)):
+        groups[f"p2p.{pair[0]}.{pair[1]}"] = pipelines[:, list(pair)]
+    if scenario.model.tied_embeddings and home[0] != home[-1]:
+        groups["embedding"] = pipelines[:, [home[0], home[-1]]]
+    return groups
 
 
-def _take(block: BlockBuilder, index: int, sizes: Mapping[str, float], scenario: Scenario) -> None:
-    for owner, size in sizes.items():
-        block.takes(index, owner, size)
-        block.takes(index, ALLOCATOR, size * scenario.stack.fragmentation)
+def _neighbours(home: Sequence[int]) -> list[tuple[int, int]]:
+    """(sender, receiver) pipeline ranks of messages, forward and backward."""
+    forward = [(a, b) for a, b in pairwise(home) if a != b]
+    return forward + [(b, a) for a, b in forward]
 
 
-def _free(block: BlockBuilder, index: int, sizes: Mapping[str, float], scenario: Scenario) -> None:
-    for owner, size in sizes.items():
-        block.frees(index, owner, size)
-        block.frees(index, ALLOCATOR, size * scenario.stack.fragmentation)
+def _recomputed(cut: Sequence[tuple[Unit, ...]]) -> float:
+    """FLOPs that one microbatch does again on one pipeline (of one tensor-parallel rank), in GEMMs and attention."""
+    items = (item for units in cut for unit in units for item in unit.recompute)
+    return sum(k.flops for k in items if isinstance(k, Kernel) and k.kind in ("gemm", "attention"))

@@ -25,27 +25,27 @@ class Gathers:
         units: Sequence[Unit],
         *,
         phase: Phase,
-        param_bytes: int,
+        param_bytes: float,
         prefetch: int,
-        sharded: bool,
+        axes: dict[str, str],
     ) -> None:
         self.block = block
         self.units = units
         self.phase = phase
         self.param_bytes = param_bytes
         self.prefetch = prefetch
-        self.sharded = sharded  # False: all parameters are here all the time, and every method does nothing
-        self.gathered: dict[int, int] = {}  # position -> index of its gather
+        self.axes = axes  # "dp" and "edp" -> process group that shards those parameters; none: nothing is ever gathered
+        self.gathered: dict[int, tuple[int, ...]] = {}  # position -> indexes of its gathers
         self.computed: dict[int, int] = {}  # position -> index of its last kernel
         self.issued = 0
         self.present: set[int] = set()
 
     def need(self, position: int) -> tuple[int, ...]:
         """Issue gathers up to ``prefetch`` ahead of ``position``; the dependencies of its compute."""
-        while self.sharded and self.issued < len(self.units) and self.issued <= position + self.prefetch:
+        while self.axes and self.issued < len(self.units) and self.issued <= position + self.prefetch:
             self._issue(self.issued)
             self.issued += 1
-        return (self.gathered[position],) if position in self.gathered else ()
+        return self.gathered.get(position, ())
 
     def skip_roots(self) -> None:
         """Root units are still there from forward: this pass gathers only the others."""
@@ -57,24 +57,30 @@ class Gathers:
 
     def _issue(self, position: int) -> None:
         unit = self.units[position]
-        if not unit.params or position in self.present:
+        if position in self.present:
             return
         before = self.computed.get(position - self.prefetch - 1)
-        size = float(unit.params * self.param_bytes)
-        index = self.block.side(
-            f"gather {unit.name}",
-            Collective(kind="all_gather", axis="dp", size=size),
-            "gather",
-            self.phase,
-            "param_gather",
-            deps=() if before is None else (before,),
-            layer=unit.layer,
-        )
-        self.block.takes(index, GATHERED, size)
-        self.gathered[position] = index
+        deps = () if before is None else (before,)
+        for axis, stream, params in (("dp", "gather", unit.params), ("edp", "gather.experts", unit.experts)):
+            if not params or not self.axes.get(axis):
+                continue
+            size = float(params * self.param_bytes)
+            index = self.block.side(
+                f"gather {unit.name}",
+                Collective(kind="all_gather", axis=self.axes[axis], size=size),
+                stream,
+                self.phase,
+                "param_gather",
+                deps=deps,
+                layer=unit.layer,
+            )
+            self.block.takes(index, GATHERED, size)
+            self.gathered[position] = (*self.gathered.get(position, ()), index)
 
     def done(self, position: int, last: int, *, free: bool) -> None:
         """The compute of ``position`` ends with op ``last``; ``free`` its gathered parameters then."""
         self.computed[position] = last
-        if free and self.sharded:
-            self.block.frees(last, GATHERED, float(self.units[position].params * self.param_bytes))
+        if free and self.axes:
+            unit = self.units[position]
+            held = sum(n for axis, n in (("dp", unit.params), ("edp", unit.experts)) if self.axes.get(axis))
+            self.block.frees(last, GATHERED, float(held * self.param_bytes))

@@ -14,24 +14,32 @@ from sim.workload.block import BlockBuilder
 from sim.workload.ops import Collective, Copy, Kernel
 from sim.workload.units import Unit
 
-REDUCED = "gradients reduced"
+REDUCED = {"params": "gradients reduced", "experts": "expert gradients reduced"}
 ON_HOST = "gradients on the host"
 OWNER = "gradients"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientPolicy:
-    """How gradients move. ``transient``: they exist only from backward to the end of their reduction or copy."""
+    """How the gradients of one kind of parameters (dense, or experts') move.
 
-    dp: int
+    ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of
+    such ranks hold copies (HSDP). ``transient``: gradients exist only from backward to the end of their reduction or
+    copy.
+    """
+
+    part: Literal["params", "experts"]
+    axis: str
+    ranks: int
+    replicas: int
     kind: Literal["all_reduce", "reduce_scatter"] | None
     overlap: bool
     offload: bool
     pinned: bool
     transient: bool
     bucket: float  # bytes on the wire, of the whole bucket
-    grad_bytes: int
-    wire_bytes: int
+    grad_bytes: float
+    wire_bytes: float
 
     @property
     def idle(self) -> bool:
@@ -39,15 +47,35 @@ class GradientPolicy:
         return self.kind is None and not self.offload
 
 
-def policy_for(scenario: Scenario) -> GradientPolicy:
-    """The policy that layout, precision and offload ask for."""
+def policies(scenario: Scenario) -> tuple[GradientPolicy, ...]:
+    """What layout, precision and offload ask for: dense parameters first, then those of experts, if any."""
+    layout = scenario.layout
+    replicas = layout.dp_replicate if layout.zero >= 1 else 1
+    dense = _policy(scenario, "params", "dp" if replicas == 1 else "shard", layout.dp * layout.cp // replicas, replicas)
+    if not scenario.model.experts:
+        return (dense,)
+    return dense, _policy(scenario, "experts", "edp", expert_ranks(scenario), 1)
+
+
+def expert_ranks(scenario: Scenario) -> int:
+    """Ranks that hold the same experts: tp x cp x dp / (ep x expert_tp)."""
+    layout = scenario.layout
+    return layout.tp * layout.cp * layout.dp // (layout.ep * layout.expert_tp)
+
+
+def _policy(
+    scenario: Scenario, part: Literal["params", "experts"], axis: str, ranks: int, replicas: int
+) -> GradientPolicy:
     layout, precision = scenario.layout, scenario.precision
     offload = scenario.offload.gradients == "cpu"
     kind: Literal["all_reduce", "reduce_scatter"] | None = None
-    if layout.dp > 1:
+    if ranks > 1 or replicas > 1:
         kind = "all_reduce" if layout.zero == 0 else "reduce_scatter"
     return GradientPolicy(
-        dp=layout.dp,
+        part=part,
+        axis=axis,
+        ranks=ranks,
+        replicas=replicas,
         kind=kind,
         overlap=layout.overlap_grad_reduce,
         offload=offload,
@@ -74,11 +102,14 @@ class GradientStream:
     def unit_done(self, unit: Unit, first: int, last: int) -> None:
         """The unit's gradients exist once op ``last`` has ended; ``first`` begins to write them."""
         policy = self.policy
+        params = getattr(unit, policy.part)
+        if not params:
+            return
         if policy.transient:
-            self.block.takes(first, OWNER, float(unit.params * policy.grad_bytes))
+            self.block.takes(first, OWNER, float(params * policy.grad_bytes))
         if policy.idle:
             return
-        self.params += unit.params
+        self.params += params
         self.last = last
         if self.params * policy.wire_bytes >= policy.bucket:
             self._close()
@@ -106,20 +137,31 @@ class GradientStream:
         if policy.grad_bytes != policy.wire_bytes and policy.kind:
             _, after = block.kernels((_cast(params, policy.grad_bytes, policy.wire_bytes),), "B")
         if policy.kind:
-            size = float(params * policy.wire_bytes)
-            work = Collective(kind=policy.kind, axis="dp", size=size)
-            name = "all-reduce" if policy.kind == "all_reduce" else "reduce-scatter"
-            after = block.side(f"{name} bucket {self.number}", work, "dp", "B", "dp", deps=(after,))
-            self.flushed.append((REDUCED, after))
+            after = self._reduce(params, after)
+            self.flushed.append((REDUCED[policy.part], after))
         if policy.offload:
-            copy = Copy(direction="d2h", size=params * policy.grad_bytes / policy.dp, pinned=policy.pinned)
+            copy = Copy(direction="d2h", size=params * policy.grad_bytes / policy.ranks, pinned=policy.pinned)
             after = block.side(f"gradients to CPU {self.number}", copy, "d2h", "B", "d2h", deps=(after,))
             self.flushed.append((ON_HOST, after))
         if policy.transient:
             block.frees(after, OWNER, float(params * policy.grad_bytes))
 
+    def _reduce(self, params: int, after: int) -> int:
+        """All-reduce, or reduce-scatter and, between replicas, all-reduce of the shard."""
+        policy = self.policy
+        size = float(params * policy.wire_bytes)
+        stream = "dp" if policy.part == "params" else "edp"
+        if policy.ranks > 1:
+            work = Collective(kind=policy.kind or "all_reduce", axis=policy.axis, size=size)
+            name = "all-reduce" if policy.kind == "all_reduce" else "reduce-scatter"
+            after = self.block.side(f"{name} bucket {self.number}", work, stream, "B", "dp", deps=(after,))
+        if policy.replicas > 1:
+            work = Collective(kind="all_reduce", axis="replicate", size=size / policy.ranks)
+            after = self.block.side(f"all-reduce shard {self.number}", work, stream, "B", "dp", deps=(after,))
+        return after
 
-def _cast(params: int, source: int, target: int) -> Kernel:
+
+def _cast(params: int, source: float, target: float) -> Kernel:
     return Kernel(
         name="cast gradients",
         kind="elementwise",

@@ -14,6 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Phase = Literal["F", "B", "I", "W", "R", "O"]
 """Forward, backward, input gradient, weight gradient, recompute, optimizer."""
 
@@ -133,15 +136,15 @@ class RankProgram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The whole step: distinct programs, the program of each rank, the process groups of each axis.
+    """The whole step: distinct programs, the program of each rank (ranks,), the process groups of each axis.
 
-    ``groups[axis]`` lists the members of every group of that axis, in ring order. ``model_flops`` and
+    ``groups[axis]`` (groups, members) lists the members of every group of that axis, in ring order. ``model_flops`` and
     ``hardware_flops`` count one step over all ranks, without and with recompute; ``tokens`` the tokens of a step.
     """
 
     programs: tuple[RankProgram, ...]
-    program_of_rank: tuple[int, ...]
-    groups: dict[str, tuple[tuple[int, ...], ...]]
+    program_of_rank: NDArray[np.int64]
+    groups: dict[str, NDArray[np.int64]]
     tokens: int
     model_flops: float
     hardware_flops: float

@@ -1,7 +1,7 @@
-"""The model cut into units: embedding, layers, head; each with its kernels and the bytes it keeps.
+"""The model cut into units and stages: embedding, layers, head; each with its work and the bytes it keeps.
 
-A unit is what recompute, ZeRO-3 gathering and gradient buckets work on. Owns the cut; the kernels themselves come from
-``kernels`` and the bytes from ``stash``.
+A unit is what recompute, ZeRO-3 gathering and gradient buckets work on; a stage is a run of units on one pipeline rank.
+Owns the cut; the work itself comes from ``kernels``, the bytes from ``stash``, the split of parameters from ``shares``.
 """
 
 from __future__ import annotations
@@ -9,35 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim.spec.types import Scenario
-from sim.workload import kernels, stash
-from sim.workload.model import (
-    embedding_params,
-    embedding_tensors,
-    head_params,
-    head_tensors,
-    layer_params,
-    layer_tensors,
-)
-from sim.workload.ops import Kernel
+from sim.workload import kernels, shares, stash
+from sim.workload.kernels import Items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One unit of the model, for one microbatch on one rank.
 
+    ``params`` and ``experts`` are this rank's dense and expert parameters before any sharding over data-parallel ranks.
     ``recompute`` is empty when activations are kept. ``kept`` bytes live from forward to backward; ``restored`` bytes
     exist only while the unit is recomputed and differentiated; ``workspace`` only while it is differentiated, and
-    ``forward_workspace`` only during forward.
-    ``root`` units (embedding and head) stay gathered from forward to backward under ZeRO-3, as FSDP's root does.
+    ``forward_workspace`` only during forward. ``root`` units (embedding and head) stay gathered from forward to
+    backward under ZeRO-3, as FSDP's root does.
     """
 
     name: str
     layer: int
     params: int
+    experts: int
     tensors: int
-    forward: tuple[Kernel, ...]
-    recompute: tuple[Kernel, ...]
-    backward: tuple[Kernel, ...]
+    forward: Items
+    recompute: Items
+    backward: Items
     kept: dict[str, float]
     restored: dict[str, float]
     forward_workspace: float
@@ -45,24 +39,104 @@ class Unit:
     root: bool
 
 
-def cut(scenario: Scenario) -> tuple[Unit, ...]:
-    """Units in forward order. Layers share their kernel tuples, which makes their cost one look-up."""
-    shape = kernels.Shape(
+def shape_of(scenario: Scenario) -> kernels.Shape:
+    """One microbatch on one rank."""
+    return kernels.Shape(
         model=scenario.model,
         micro=scenario.batch.micro,
         sequence=scenario.batch.sequence,
         stack=scenario.stack,
         precision=scenario.precision,
+        layout=scenario.layout,
     )
-    return (_embedding(shape), *_layers(shape, scenario), _head(shape))
+
+
+def stages(scenario: Scenario) -> tuple[tuple[Unit, ...], ...]:
+    """Units of each virtual stage in model order. Equal layers share their work, which makes their cost one look-up."""
+    shape = shape_of(scenario)
+    count = scenario.layout.pp * scenario.layout.virtual_stages
+    split = scenario.layout.stage_layers or (scenario.model.layers // count,) * count
+    layers = _Layers(scenario, shape)
+    found, begin = [], 0
+    for number, width in enumerate(split):
+        units = [layers.unit(begin + i, recomputed=_recomputed(scenario, i)) for i in range(width)]
+        begin += width
+        if number == 0:
+            units.insert(0, _embedding(shape))
+        if number == count - 1:
+            units.append(_head(shape, alone=count > 1))
+        found.append(tuple(units))
+    return tuple(found)
+
+
+def _recomputed(scenario: Scenario, position: int) -> str:
+    """How the layer at a position of its stage is recomputed: full for the first ``recompute_layers`` of the stage."""
+    if scenario.recompute == "full" and 0 <= scenario.recompute_layers <= position:
+        return "none"
+    return scenario.recompute
+
+
+class _Layers:
+    """Layers by kind (dense or expert, recomputed or not), each kind's work built once."""
+
+    def __init__(self, scenario: Scenario, shape: kernels.Shape) -> None:
+        self.model = scenario.model
+        self.shape = shape
+        self.built: dict[tuple[bool, str], Unit] = {}
+
+    def unit(self, layer: int, *, recomputed: str) -> Unit:
+        moe = self.model.experts > 0 and layer >= self.model.first_dense_layers
+        key = (moe, recomputed)
+        if key not in self.built:
+            self.built[key] = self._build(layer, moe, recomputed)
+        one = self.built[key]
+        return Unit(
+            **{**{name: getattr(one, name) for name in Unit.__slots__}, "name": f"layer{layer}", "layer": layer}
+        )
+
+    def _build(self, layer: int, moe: bool, recomputed: str) -> Unit:
+        shape = self.shape
+        share = shares.layer_share(shape, layer)
+        everything = stash.layer_stash(shape, moe=moe)
+        kept, restored = everything, {}
+        if recomputed == "full":
+            kept = {"activations.checkpoints": stash.layer_input(shape)}
+            restored = _without_checkpoint(everything, shape)
+        elif recomputed == "selective":
+            kept = stash.layer_stash(shape, moe=moe, selective=True)
+            restored = {k: v - kept.get(k, 0.0) for k, v in everything.items() if v > kept.get(k, 0.0)}
+        return Unit(
+            name="layer",
+            layer=layer,
+            params=share.dense,
+            experts=share.experts,
+            tensors=share.tensors,
+            forward=kernels.layer_forward(shape, moe=moe),
+            recompute=kernels.recompute_items(shape, recomputed, moe=moe),
+            backward=kernels.layer_backward(shape, moe=moe),
+            kept=kept,
+            restored=restored,
+            forward_workspace=0.0,
+            workspace=stash.layer_workspace(shape, moe=moe),
+            root=False,
+        )
+
+
+def _without_checkpoint(stashed: dict[str, float], shape: kernels.Shape) -> dict[str, float]:
+    """What recompute brings back: a pre-norm layer's first norm keeps the layer's input, which is the checkpoint."""
+    if shape.model.post_norm:
+        return stashed
+    return {**stashed, "activations.norm": max(0.0, stashed["activations.norm"] - stash.layer_input(shape))}
 
 
 def _embedding(shape: kernels.Shape) -> Unit:
+    share = shares.embedding_share(shape)
     return Unit(
         name="embedding",
         layer=-1,
-        params=embedding_params(shape.model),
-        tensors=len(embedding_tensors(shape.model)),
+        params=share.dense,
+        experts=0,
+        tensors=share.tensors,
         forward=kernels.embedding_forward(shape),
         recompute=(),
         backward=kernels.embedding_backward(shape),
@@ -74,43 +148,15 @@ def _embedding(shape: kernels.Shape) -> Unit:
     )
 
 
-def _layers(shape: kernels.Shape, scenario: Scenario) -> list[Unit]:
-    forward, backward = kernels.layer_forward(shape), kernels.layer_backward(shape)
-    full = scenario.recompute == "full"
-    everything = stash.layer_stash(shape)
-    checkpoint = {"activations.checkpoints": stash.layer_input(shape)}
-    return [
-        Unit(
-            name=f"layer{i}",
-            layer=i,
-            params=layer_params(shape.model),
-            tensors=len(layer_tensors(shape.model)),
-            forward=forward,
-            recompute=forward if full else (),
-            backward=backward,
-            kept=checkpoint if full else everything,
-            restored=_without_checkpoint(everything, shape) if full else {},
-            forward_workspace=0.0,
-            workspace=stash.layer_workspace(shape),
-            root=False,
-        )
-        for i in range(shape.model.layers)
-    ]
-
-
-def _without_checkpoint(stashed: dict[str, float], shape: kernels.Shape) -> dict[str, float]:
-    """What recompute brings back: a pre-norm layer's first norm keeps the layer's input, which is the checkpoint."""
-    if shape.model.post_norm:
-        return stashed
-    return {**stashed, "activations.norm": stashed["activations.norm"] - stash.layer_input(shape)}
-
-
-def _head(shape: kernels.Shape) -> Unit:
+def _head(shape: kernels.Shape, *, alone: bool) -> Unit:
+    """``alone``: on another rank than the embedding, so that a tied output matrix is a copy of its own."""
+    share = shares.head_share(shape, copy=alone)
     return Unit(
         name="head",
         layer=-1,
-        params=head_params(shape.model),
-        tensors=len(head_tensors(shape.model)),
+        params=share.dense,
+        experts=0,
+        tensors=share.tensors,
         forward=kernels.head_forward(shape),
         recompute=(),
         backward=kernels.head_backward(shape),

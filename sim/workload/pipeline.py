@@ -1,0 +1,221 @@
+"""The program of one pipeline rank: its actions in the order of the schedule, each lowered to a block.
+
+Owns what an action consists of: messages in, gathers, the work of its units, memory, gradients, messages out. Blocks
+are templates: one for each kind of action, stage and role in accumulation (first, last), shared by all microbatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sim.spec.types import DTYPE_BYTES, Scenario
+from sim.workload.block import BlockBuilder
+from sim.workload.gather import Gathers
+from sim.workload.grads import GradientStream, policies
+from sim.workload.kernels import Items, accumulate_grads, split_backward
+from sim.workload.ops import Action, Block, Collective, Phase
+from sim.workload.schedules.types import Schedule, ScheduleAction
+from sim.workload.units import Unit
+
+ALLOCATOR = "allocator"
+WORKSPACE = "activations.workspace"
+COMPUTED = "last kernel"
+
+
+class PipelineRank:
+    """Builds the blocks and actions of pipeline rank ``rank``."""
+
+    def __init__(self, scenario: Scenario, schedule: Schedule, stages: Sequence[tuple[Unit, ...]], rank: int) -> None:
+        self.scenario = scenario
+        self.schedule = schedule
+        self.stages = stages
+        self.rank = rank
+        self.policies = policies(scenario)
+        self.blocks: list[Block] = [_begin()]
+        self.index: dict[object, int] = {}
+        self.actions: list[Action] = [Action(block=0, microbatch=0)]
+
+    def build(self) -> None:
+        """Fill ``blocks`` and ``actions`` with the schedule's order."""
+        order = self.schedule.orders[self.rank]
+        grads = [a for a in order if a.kind in ("B", "W")]
+        firsts = {(a.stage): a for a in reversed(grads)}
+        lasts = {(a.stage): a for a in grads}
+        for action in order:
+            first, last = firsts.get(action.stage) == action, lasts.get(action.stage) == action
+            key = (action.kind, action.stage, first, last)
+            if key not in self.index:
+                self.index[key] = len(self.blocks)
+                self.blocks.append(self._block(action, first=first, last=last))
+            self.actions.append(Action(block=self.index[key], microbatch=action.microbatch))
+
+    def _block(self, action: ScheduleAction, *, first: bool, last: bool) -> Block:
+        if action.kind == "F":
+            return self._forward(action.stage)
+        if action.kind == "W":
+            return self._weights(action.stage, first=first, last=last)
+        return self._backward(action.stage, split=action.kind == "I", first=first, last=last)
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    def _receive(self, block: BlockBuilder, source: int, target: int, phase: Phase) -> tuple[int, ...]:
+        """Wait for a message from stage ``source`` to ``target``; nothing where there is none, or both are here."""
+        if not 0 <= source < len(self.stages) or self._home(source) == self._home(target):
+            return ()
+        after = block.side(
+            f"receive {source}>{target}", self._message(source, target), _boundary(source, target), phase, "pp"
+        )
+        if not self.scenario.layout.p2p_overlap:  # posted only when the rank is free
+            block.edit(after, waits=(COMPUTED,))
+        if self.scenario.layout.scatter_gather and self.scenario.layout.tp > 1:
+            whole = Collective(kind="all_gather", axis="tp", size=self._activation())
+            after = block.side("gather message", whole, "tp", phase, "tp", deps=(after,))
+        return (after,)
+
+    def _send(self, block: BlockBuilder, source: int, target: int, after: int, phase: Phase) -> None:
+        if not 0 <= target < len(self.stages) or self._home(source) == self._home(target):
+            return
+        name = f"send {source}>{target}"
+        sent = block.side(name, self._message(source, target), _boundary(source, target), phase, "pp", deps=(after,))
+        if not self.scenario.layout.p2p_overlap:
+            block.marker("message sent", phase, deps=(sent,))
+
+    def _home(self, stage: int) -> int:
+        return self.schedule.rank_of_stage[stage]
+
+    def _activation(self) -> float:
+        """Bytes of a microbatch's activation on a context-parallel rank, whole over tensor-parallel ranks."""
+        scenario = self.scenario
+        tokens = scenario.batch.micro * scenario.batch.sequence / scenario.layout.cp
+        return tokens * scenario.model.hidden * DTYPE_BYTES[scenario.precision.compute]
+
+    def _message(self, source: int, target: int) -> Collective:
+        layout = self.scenario.layout
+        parts = layout.tp if layout.sequence_parallel or layout.scatter_gather else 1
+        axis = f"p2p.{self._home(source)}.{self._home(target)}"
+        return Collective(kind="send_recv", axis=axis, size=self._activation() / parts)
+
+    # -- passes -----------------------------------------------------------------------------------------------------
+
+    def _gathers(self, block: BlockBuilder, units: Sequence[Unit], *, forward: bool) -> Gathers:
+        layout = self.scenario.layout
+        axes = {p.axis if p.part == "experts" else "dp": p.axis for p in self.policies if p.ranks > 1}
+        gathers = Gathers(
+            block,
+            units,
+            phase="F" if forward else "B",
+            param_bytes=self.scenario.precision.param_bytes,
+            prefetch=layout.prefetch,
+            axes=axes if layout.zero == 3 else {},
+        )
+        if not forward:
+            (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
+        return gathers
+
+    def _forward(self, stage: int) -> Block:
+        block, units = BlockBuilder(f"forward {stage}"), self.stages[stage]
+        arrived = self._receive(block, stage - 1, stage, "F")
+        gathers = self._gathers(block, units, forward=True)
+        last = -1
+        for position, unit in enumerate(units):
+            deps = (*gathers.need(position), *(arrived if position == 0 else ()))
+            first, last = block.items(unit.forward, "F", layer=unit.layer, deps=deps)
+            self._take(block, first, unit.kept)
+            block.takes(first, WORKSPACE, unit.forward_workspace)
+            block.frees(last, WORKSPACE, unit.forward_workspace)
+            gathers.done(position, last, free=self.scenario.layout.reshard_after_forward and not unit.root)
+        block.edit(last, signals=(COMPUTED,))
+        self._send(block, stage, stage + 1, last, "F")
+        return block.block()
+
+    def _backward(self, stage: int, *, split: bool, first: bool, last: bool) -> Block:
+        """B: both gradients; with ``split`` I: input gradients alone, what weight gradients need stays.
+
+        With ZeRO 0 and 1 gradients are reduced on the last microbatch only; from ZeRO 2 on (or with gradients on the
+        CPU) every microbatch's are, since no rank keeps the whole (adding a reduced part to the shard is not counted:
+        it is 1/dp of the bytes).
+        """
+        block = BlockBuilder(f"{'input gradients' if split else 'backward'} {stage}")
+        phase: Phase = "I" if split else "B"
+        order = self.stages[stage][::-1]
+        arrived = self._receive(block, stage + 1, stage, phase)
+        gathers = self._gathers(block, order, forward=False)
+        streams = [] if split else self._streams(block, last=last)
+        end = -1
+        for position, unit in enumerate(order):
+            deps = (*gathers.need(position), *(arrived if position == 0 else ()))
+            begin = len(block.ops)
+            if unit.recompute:
+                block.items(unit.recompute, "R", layer=unit.layer, deps=deps)
+                deps = ()
+            work = split_backward(unit.backward)[0] if split else unit.backward
+            opening, end = block.items(work, phase, layer=unit.layer, deps=deps)
+            if not split:
+                end = self._accumulate(block, unit, end, "B", first=first)
+                self._free(block, end, _sum(unit.kept, unit.restored))
+            self._take(block, begin, unit.restored)
+            block.takes(opening, WORKSPACE, unit.workspace)
+            block.frees(end, WORKSPACE, unit.workspace)
+            gathers.done(position, end, free=True)
+            for stream in streams:
+                stream.unit_done(unit, opening, end)
+        block.edit(end, signals=(COMPUTED,))
+        self._send(block, stage, stage - 1, end, phase)
+        for stream in streams:
+            stream.finish()
+        return block.block()
+
+    def _weights(self, stage: int, *, first: bool, last: bool) -> Block:
+        """W: weight gradients of a microbatch whose input gradients are done."""
+        block = BlockBuilder(f"weight gradients {stage}")
+        streams = self._streams(block, last=last)
+        end = -1
+        for unit in self.stages[stage][::-1]:
+            opening, end = block.items(split_backward(unit.backward)[1], "W", layer=unit.layer)
+            end = self._accumulate(block, unit, end, "W", first=first)
+            self._free(block, end, _sum(unit.kept, unit.restored))
+            for stream in streams:
+                stream.unit_done(unit, opening, end)
+        block.edit(end, signals=(COMPUTED,))
+        for stream in streams:
+            stream.finish()
+        return block.block()
+
+    # -- gradients and memory ---------------------------------------------------------------------------------------
+
+    def _streams(self, block: BlockBuilder, *, last: bool) -> list[GradientStream]:
+        return [GradientStream(block, p) for p in self.policies if last or p.transient]
+
+    def _accumulate(self, block: BlockBuilder, unit: Unit, end: int, phase: Phase, *, first: bool) -> int:
+        """Add to the gradients of earlier microbatches, where they are kept whole."""
+        transient = self.policies[0].transient
+        adds: Items = accumulate_grads(
+            unit.params + unit.experts, self.scenario.precision, max(1, unit.tensors), first=first or transient
+        )
+        return block.items(adds, phase, layer=unit.layer)[1] if adds else end
+
+    def _take(self, block: BlockBuilder, index: int, sizes: Mapping[str, float]) -> None:
+        for owner, size in sizes.items():
+            block.takes(index, owner, size)
+            block.takes(index, ALLOCATOR, size * self.scenario.stack.fragmentation)
+
+    def _free(self, block: BlockBuilder, index: int, sizes: Mapping[str, float]) -> None:
+        for owner, size in sizes.items():
+            block.frees(index, owner, size)
+            block.frees(index, ALLOCATOR, size * self.scenario.stack.fragmentation)
+
+
+def _begin() -> Block:
+    """Before anything has been computed: what the first receive may wait for."""
+    block = BlockBuilder("begin")
+    block.edit(block.marker("begin", "F"), signals=(COMPUTED,))
+    return block.block()
+
+
+def _boundary(source: int, target: int) -> str:
+    """The stream of messages across one boundary between stages: its two ends meet in the order of microbatches."""
+    return f"pp.{source}>{target}"
+
+
+def _sum(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    return {owner: a.get(owner, 0.0) + b.get(owner, 0.0) for owner in dict.fromkeys([*a, *b])}
