@@ -1,4 +1,7 @@
-"""Memory over time: owners stacked, the capacity as a line, the peak marked. Adds nothing up that ``MemoryUse`` does not."""
+"""Memory over time: owners stacked, the capacity as a line, the peak marked.
+
+Owns how memory is drawn. Knows a ``MemoryUse`` and nothing of what its owners are; peak and capacity are read from it.
+"""
 
 from __future__ import annotations
 

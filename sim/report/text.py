@@ -109,8 +109,7 @@ def memory_table(use: MemoryUse) -> Table:
 
 def transfers_table(result: Result) -> Table:
     """What each kind of transfer moved, the rate it would have alone and the one it reached, and its exposed time."""
-    table = _table("transfers, per rank", ("bytes", "alone", "reached", "exposed"), "bound by")
-    table.columns[-1].min_width = min(24, max((len(use.bound_by) for use in result.transfers), default=0))
+    table = _table("transfers,\nper rank", ("bytes", "alone", "reached", "exposed"), "bound by")
     for use in result.transfers:
         table.add_row(
             label(use.category),
@@ -125,7 +124,7 @@ def transfers_table(result: Result) -> Table:
 
 def _table(first: str, numbers: tuple[str, ...], *last: str) -> Table:
     """A table of words, numbers (kept whole, to the right), words. Long words are folded, never cut."""
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True, overflow="fold")

@@ -1,9 +1,8 @@
 """Colours and labels: one table for every figure. Knows names of categories and of memory owners, no number.
 
-Hues are those of Okabe and Ito (2008) and of Paul Tol's schemes (2021). Which goes to which category was chosen so that
-the closest pair is as far apart as can be, seen normally and with protan-, deuter- and tritanopia (Machado et al. 2009):
-CIELAB distance 13 or more over all pairs; the test measures it. Compute is blue, green and purple, transfers warm,
-waiting grey.
+Hues are those of Okabe and Ito (2008) and of Paul Tol's schemes (2021). Which goes to which category was searched for:
+the closest two are as far apart as can be, seen normally and with protan-, deuter- and tritanopia (Machado et al.
+2009), 13 or more in CIELAB; the test measures it. Compute is blue, green and purple, transfers warm, waiting grey.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The timeline of one rank class: streams as lanes, work by colour, phases marked above.
 
-Owns how spans become bars. Knows nothing of what a category or a stream means beyond its words in ``theme``; computes no
-metric: what can be told apart on the page is drawn where it happened, what cannot is drawn so that areas stay right.
+Owns how spans become bars. Knows nothing of what a category or a stream means beyond its words; computes no metric:
+what can be told apart on the page is drawn where it happened, what cannot is drawn so that areas stay right.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _PHASES = {"F": "forward", "B": "backward", "I": "backward", "W": "backward", "R
 PIXELS = 3000  # gaps below this fraction of the window cannot be seen and are closed
 MOST_BARS = 1000  # more bars in a lane than this would be thinner than a pixel of a usual figure
 MOST_PHASES = 12  # more brackets than this would be clutter
-Intervals = tuple[NDArray[np.float64], NDArray[np.float64]]
+Seconds = NDArray[np.float64]
+Intervals = tuple[Seconds, Seconds]
+Runs = tuple[NDArray[np.int64], Seconds, Seconds]
 Window = tuple[float, float]
 Phase = tuple[str, float, float]
 
@@ -68,7 +70,7 @@ def _draw_category(ax: Axes, category: str, rows: list[tuple[int, Intervals | No
             corners.append(np.stack([start, low, start, high, end, high, end, low], axis=1).reshape(-1, 4, 2))
     shade = colour(category)
     bars = PolyCollection(
-        np.concatenate(corners), facecolors=shade, edgecolors=shade, linewidths=0.2, label=label(category)
+        list(np.concatenate(corners)), facecolors=shade, edgecolors=shade, linewidths=0.2, label=label(category)
     )
     ax.add_collection(bars, autolim=False)
 
@@ -98,9 +100,6 @@ def lane_bars(timeline: Timeline, rank_class: int, window: Window) -> dict[tuple
     return bars
 
 
-Runs = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
-
-
 def _merge(kind: NDArray[np.int64], when: Intervals, closest: float) -> Runs:
     """Runs of neighbours of one kind with gaps up to ``closest``; ``when`` is ordered and free of overlap."""
     start, end = when
@@ -111,7 +110,7 @@ def _merge(kind: NDArray[np.int64], when: Intervals, closest: float) -> Runs:
     return kind[first], start[first], end[np.concatenate([breaks - 1, [len(end) - 1]])]
 
 
-def _share_pixels(kind: NDArray[np.int64], start: NDArray[np.float64], end: NDArray[np.float64], window: Window) -> Runs:
+def _share_pixels(kind: NDArray[np.int64], start: Seconds, end: Seconds, window: Window) -> Runs:
     """Give each of ``MOST_BARS`` cells to the kind that is furthest behind its share of time (error diffusion)."""
     edges = np.linspace(window[0], window[1], MOST_BARS + 1)
     kinds = np.unique(kind)
@@ -128,11 +127,11 @@ def _share_pixels(kind: NDArray[np.int64], start: NDArray[np.float64], end: NDAr
     return _merge(choice[cells], (edges[cells], edges[cells + 1]), 0.0)
 
 
-def _busy(start: NDArray[np.float64], end: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+def _busy(start: Seconds, end: Seconds, edges: Seconds) -> Seconds:
     """Seconds covered in each cell between ``edges`` by intervals that are in order and free of overlap."""
     points = np.stack([start, end], axis=1).ravel()
     lengths = np.stack([np.zeros(len(start)), end - start], axis=1).ravel()
-    covered: NDArray[np.float64] = np.diff(np.interp(edges, points, np.cumsum(lengths)))
+    covered: Seconds = np.diff(np.interp(edges, points, np.cumsum(lengths)))
     return covered
 
 
@@ -179,8 +178,11 @@ def _mark_phases(ax: Axes, phases: list[Phase], window: Window, height: float) -
         if any(abs(middle - other) < 0.1 * length for other in labelled):
             continue  # no room beside the label of a longer phase
         labelled.append(middle)
-        side = "right" if middle > window[1] - 0.04 * length else "left" if middle < window[0] + 0.04 * length else "center"
-        at = {"right": end, "left": start, "center": middle}[side]
+        at, side = middle, "center"
+        if middle > window[1] - 0.04 * length:  # it would run off the page
+            at, side = end, "right"
+        elif middle < window[0] + 0.04 * length:
+            at, side = start, "left"
         ax.annotate(name, (at, height), xytext=(0, 3), textcoords="offset points", ha=side, fontsize=9)
 
 

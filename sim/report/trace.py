@@ -48,7 +48,7 @@ def write(timeline: Timeline, path: Path, memory: Sequence[MemoryUse] = ()) -> N
         "traceEvents": [*events(timeline), *counters(memory)],
     }
     data = msgspec.json.encode(document)
-    path.write_bytes(gzip.compress(data, compresslevel=1, mtime=0))  # level 6: a third smaller, three times as long
+    path.write_bytes(gzip.compress(data, compresslevel=3, mtime=0))  # level 6: a fifth smaller, 2.5 times as long
 
 
 def events(timeline: Timeline) -> list[Event]:
