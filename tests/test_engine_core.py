@@ -5,7 +5,7 @@ from plans import PlanMaker, times
 
 from sim.engine.core import simulate
 from sim.errors import DeadlockError
-from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_NONE, CAUSE_PEER, CAUSE_STREAM
+from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_NONE, CAUSE_STREAM
 
 LINK = {"link": 1.0, "other": 1.0}
 
@@ -126,10 +126,10 @@ def test_rendezvous_waits_for_the_last():
     spans = timeline.spans
     names = [timeline.ops[o].name for o in spans.op]
     last = names.index("meet1")
-    assert spans.cause[last] == CAUSE_DEPENDENCY
+    assert spans.peer[last] == -1
     for name, ready in (("meet0", 1.0), ("meet2", 2.0)):
         i = names.index(name)
-        assert (spans.ready[i], spans.cause[i], spans.cause_span[i]) == (ready, CAUSE_PEER, last)
+        assert (spans.ready[i], spans.cause[i], spans.peer[i]) == (ready, CAUSE_DEPENDENCY, last)
 
 
 def test_tokens_take_the_most_recent_signal():

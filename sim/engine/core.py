@@ -31,7 +31,6 @@ from sim.timeline.columns import (
     CAUSE_DEPENDENCY,
     CAUSE_LAUNCH,
     CAUSE_NONE,
-    CAUSE_PEER,
     CAUSE_STREAM,
     Timeline,
 )
@@ -316,24 +315,25 @@ class _Engine:
                 self.dirty[r] = None
                 self._want_solve(run, now)
         self.last_end = now
-        self._record(run, now)
+        self._record(run, now, -1)
         for peer in run.peers:
-            peer.cause = CAUSE_PEER
-            peer.cause_span = run.span
-            self._record(peer, now)
+            self._record(peer, now, run.span)
         self._release(run, now)
         for peer in run.peers:
             self._release(peer, now)
 
-    def _record(self, run: _Run, now: float) -> None:
+    def _record(self, run: _Run, now: float, peer: int) -> None:
         rows = self.rows
         run.span = self.finished
         run.done = True
         run.end_event = None
         self.finished += 1
         rows.extend(
-            (run.op.row, run.action, run.microbatch, run.launched, run.ready, run.start, now, run.cause, run.cause_span)
-        )
+            (
+                run.op.row, run.action, run.microbatch, run.launched, run.ready, run.start, now, run.cause,
+                run.cause_span, peer,
+            )
+        )  # fmt: skip
         if run.bound:
             self.contended.extend((run.span, r, seconds) for r, seconds in run.bound.items())
 
