@@ -32,8 +32,8 @@ class PlanMaker:
         index = self.streams.index(stream)
         self.rows.append(
             OpRow(
-                name=name, kind="none", category="forward", phase="F", rank_class=rank, stream=index, layer=-1, flops=0.0,
-                size=0.0, latency=latency, duration=duration, bound_by=bound, demands=demands, memory=(),
+                name=name, kind="none", category="forward", phase="F", rank_class=rank, stream=index, layer=-1,
+                flops=0.0, size=0.0, latency=latency, duration=duration, bound_by=bound, demands=demands, memory=(),
             )
         )  # fmt: skip
         block = self.blocks.setdefault(rank, [])

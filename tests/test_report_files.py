@@ -111,9 +111,7 @@ def test_trace_tells_the_same_story_as_the_timeline(step, tmp_path):
     assert busy == pytest.approx((spans.end - spans.start)[kernels].sum(), rel=1e-9)
     for tid in {e["tid"] for e in gpu}:
         lane = sorted((e["ts"], e["ts"] + e["dur"]) for e in gpu if e["tid"] == tid)
-        assert all(b[0] >= a[1] - 1e-6 for a, b in pairwise(lane)), (
-            "slices of a stream must not overlap"
-        )
+        assert all(b[0] >= a[1] - 1e-6 for a, b in pairwise(lane)), "slices of a stream must not overlap"
 
 
 def test_collectives_are_named_as_nccl_names_them():

@@ -34,9 +34,7 @@ def test_failing_file_says_exactly_this(name):
 
 def test_every_check_has_a_failing_file(monkeypatch):
     silent = {check.name for check in checks.CHECKS}
-    spied = tuple(
-        checks.Check(c.name, c.blocks, lambda d, c=c: _spy(c, d, silent)) for c in checks.CHECKS
-    )
+    spied = tuple(checks.Check(c.name, c.blocks, lambda d, c=c: _spy(c, d, silent)) for c in checks.CHECKS)
     monkeypatch.setattr(checks, "CHECKS", spied)
     for name in FILES:
         with pytest.raises(ScenarioError):

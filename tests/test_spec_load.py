@@ -288,7 +288,7 @@ def test_json_schema_describes_every_key():
 
 
 def test_template_holds_every_block_of_a_scenario():
-    text = scenario_template("mine: \"yes\"")
+    text = scenario_template('mine: "yes"')
     held = YAML(typ="safe").load(text)
     assert held["name"] == 'mine: "yes"'
     assert set(held) == set(blocks.ScenarioFile.model_fields)

@@ -79,22 +79,23 @@ class _RankBreakdown:
         return rest
 
     def _explain(self, begin: float, end: float, span: int) -> None:
-        """Fill the gap [begin, end] before ``span`` by walking back through what each op waited for."""
+        """Fill the gap [begin, end] before ``span`` was ready by walking back through what each op waited for."""
         spans = self.spans
         while end > begin:
             cause, blocker = int(spans.cause[span]), int(spans.cause_span[span])
             reached = float(spans.end[blocker]) if blocker >= 0 else begin
-            if reached < end:  # nobody was at work in between: the host, or a peer
-                waited = end - max(reached, begin)
-                self._add(HOST_LAUNCH if cause == CAUSE_LAUNCH else BUBBLE, waited)
-                end = max(reached, begin)
-            if blocker < 0 or end <= begin:
+            end = self._fill(HOST_LAUNCH if cause == CAUSE_LAUNCH else BUBBLE, max(reached, begin), end)
+            if blocker < 0:
                 return
-            since = max(float(spans.start[blocker]), begin)
-            if since < end:
-                self._add(self.category[int(spans.op[blocker])], end - since)
-                end = since
+            category = self.category[int(spans.op[blocker])]
+            end = self._fill(category, max(float(spans.start[blocker]), begin), end)
+            end = self._fill(BUBBLE, max(float(spans.ready[blocker]), begin), end)  # it waited for its peers
             span = blocker
+
+    def _fill(self, category: str, since: float, end: float) -> float:
+        """Give [since, end] to a category; where the gap ends now."""
+        self._add(category, end - since)
+        return min(since, end)
 
     def _tail(self, last: float) -> None:
         """From the last compute op to the end of the step: this rank's last activity, or waiting for other ranks."""
@@ -105,9 +106,9 @@ class _RankBreakdown:
         done = float(self.spans.end[final])
         self._add(BUBBLE, makespan - max(done, last))
         if done > last:
-            since = max(float(self.spans.start[final]), last)
-            self._add(self.category[int(self.spans.op[final])], done - since)
-            self._explain(last, since, final)
+            end = self._fill(self.category[int(self.spans.op[final])], max(float(self.spans.start[final]), last), done)
+            end = self._fill(BUBBLE, max(float(self.spans.ready[final]), last), end)
+            self._explain(last, end, final)
 
     def _add(self, category: str, seconds: float) -> None:
         if seconds > 0.0:

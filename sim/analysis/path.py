@@ -42,6 +42,8 @@ def critical_path(timeline: Timeline) -> list[PathPiece]:
         since = min(float(start[span]), clock)
         pieces.append(PathPiece(span=span, start=since, end=clock, reason=""))
         clock = since
+        if spans.peer[span] >= 0:  # the last member to come decided when it began
+            span = int(spans.peer[span])
         blocker = int(spans.cause_span[span])
         reached = min(float(end[blocker]), clock) if blocker >= 0 else 0.0
         if reached < clock:

@@ -36,7 +36,7 @@ def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: f
         return _flash(kernel, device, attention, sustained)
     fraction = device.fused_fraction if kernel.quality == "fused" else device.naive_fraction * sustained
     moved = (kernel.bytes_read + kernel.bytes_written) / (device.hbm_bandwidth * fraction)
-    return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm" if kernel.quality == "fused" else "sm")
+    return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm")
 
 
 def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:

@@ -31,7 +31,6 @@ from sim.timeline.columns import (
     CAUSE_DEPENDENCY,
     CAUSE_LAUNCH,
     CAUSE_NONE,
-    CAUSE_PEER,
     CAUSE_STREAM,
     Timeline,
 )
@@ -113,7 +112,7 @@ class _Rank:
         self.host_time = 0.0
         self.outstanding = 0
         self.holds: _Run | None = None  # the sync op the host waits for
-        self.released_by = -1  # span of the sync op that last held the host
+        self.released_by = -1  # span that the host last waited for: a sync op, or one that left its launch queue
         self.stalled = False  # the launch queue is full
 
     def next_action(self) -> bool:
@@ -147,7 +146,6 @@ class _Engine:
         self.last_end = 0.0  # the clock may run on over stale timers
         self.rows = array("d")
         self.contended: list[tuple[int, int, float]] = []
-        self.refill = plan.launch_queue * 3 // 4
         self.on_launched = (self._launched,)
         self.on_demand = (self._demand,)
         self.on_end = (self._end,)
@@ -316,24 +314,26 @@ class _Engine:
                 self.dirty[r] = None
                 self._want_solve(run, now)
         self.last_end = now
-        self._record(run, now)
+        self._record(run, now, -1)
         for peer in run.peers:
-            peer.cause = CAUSE_PEER
-            peer.cause_span = run.span
-            self._record(peer, now)
+            peer.bound = run.bound
+            self._record(peer, now, run.span)
         self._release(run, now)
         for peer in run.peers:
             self._release(peer, now)
 
-    def _record(self, run: _Run, now: float) -> None:
+    def _record(self, run: _Run, now: float, peer: int) -> None:
         rows = self.rows
         run.span = self.finished
         run.done = True
         run.end_event = None
         self.finished += 1
         rows.extend(
-            (run.op.row, run.action, run.microbatch, run.launched, run.ready, run.start, now, run.cause, run.cause_span)
-        )
+            (
+                run.op.row, run.action, run.microbatch, run.launched, run.ready, run.start, now, run.cause,
+                run.cause_span, peer,
+            )
+        )  # fmt: skip
         if run.bound:
             self.contended.extend((run.span, r, seconds) for r, seconds in run.bound.items())
 
@@ -352,9 +352,10 @@ class _Engine:
             rank.holds = None
             rank.released_by = span
             self._issue(rank, now)
-        elif rank.stalled and rank.outstanding <= self.refill:
-            # NOTE: refilled a quarter at a time. The host is still hundreds of launches ahead, so no op starts later.
+        elif rank.stalled:
+            # NOTE: one op at a time. Refilled in batches, an op of a stream that has run dry would start later.
             rank.stalled = False
+            rank.released_by = span
             self._issue(rank, now)
 
     # -- sharing ----------------------------------------------------------------------------------------------------
@@ -377,7 +378,9 @@ class _Engine:
         speeds, binders = max_min(loads, [run.op.weight for run in runs])
         for run, speed, binder in zip(runs, speeds, binders, strict=True):
             if speed == run.speed and run.end_event is not None:
-                run.binder = binder
+                if binder != run.binder:  # as fast as before, but for another reason: the seconds so far are not its
+                    self._progress_run(run, now)
+                    run.binder = binder
                 continue
             self._progress_run(run, now)
             run.speed, run.binder = speed, binder

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 Loads = Sequence[tuple[int, float]]
 
-SLACK = 1e-12  # a resource this close to full counts as full: float sums of equal shares miss 1 by a few ulp
+SLACK = 1e-12  # levels this close are the same instant: float sums of equal shares miss each other by a few ulp
 
 
 def max_min(loads: Sequence[Loads], weights: Sequence[float]) -> tuple[list[float], list[int]]:
@@ -33,32 +33,41 @@ def max_min(loads: Sequence[Loads], weights: Sequence[float]) -> tuple[list[floa
             users.setdefault(r, []).append((i, load))
     free = dict.fromkeys(users, 1.0)
     growth = {r: sum(weights[i] * load for i, load in rows) for r, rows in users.items()}
+    growing = {r: len(rows) for r, rows in users.items()}
     open_ = dict.fromkeys(range(count))
+    level = 0.0
     while open_:
-        level, binder = _next_level(open_, weights, free, growth)
+        level, binder = _next_level(level, [weights[i] for i in open_], free, growth)
         frozen = [i for i in open_ if weights[i] * level >= 1.0 - SLACK] if binder < 0 else []
         if binder >= 0:
             frozen = [i for i, _ in users[binder] if i in open_]
         for i in frozen:
-            speeds[i] = min(1.0, weights[i] * level)
+            speeds[i] = min(1.0, weights[i] * level) if binder >= 0 else 1.0
             binders[i] = binder
             del open_[i]
             for r, load in loads[i]:
                 free[r] -= load * speeds[i]
                 growth[r] -= load * weights[i]
+                growing[r] -= 1
+                if not growing[r]:  # by count: what is left of the sum is rounding, and would fill it once more
+                    del growth[r]
     return speeds, binders
 
 
 def _next_level(
-    open_: dict[int, None], weights: Sequence[float], free: dict[int, float], growth: dict[int, float]
+    reached: float, weights: Sequence[float], free: dict[int, float], growth: dict[int, float]
 ) -> tuple[float, int]:
-    """The level at which the next activity stops growing, and the resource that stops it (-1: its own full speed)."""
-    level = min(1.0 / weights[i] for i in open_)
+    """The level at which the next activity stops growing, and the resource that stops it (-1: its own full speed).
+
+    ``weights`` are those of the growing activities. The level never falls below the one ``reached``: a resource that
+    fills together with the one before it would otherwise go by the rounding of what that one left free.
+    """
+    level = 1.0 / max(weights)
     binder = -1
     for r, rate in growth.items():
-        if rate <= SLACK:  # all its users are frozen; what is left of the sum is rounding
+        if rate <= 0.0:  # its last users are too small to be seen beside those that are frozen
             continue
-        fill = max(free[r], 0.0) / rate
+        fill = max(free[r] / rate, reached)
         if fill < level * (1.0 - SLACK):
             level, binder = fill, r
     return level, binder

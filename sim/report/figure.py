@@ -1,4 +1,7 @@
-"""The figure of a step: timeline, memory under it on the same axis of time, the breakdown as one bar."""
+"""The figure of a step: timeline, memory under it on the same axis of time, the breakdown as one bar.
+
+Owns the page. Draws on a ``Figure`` of its own: pyplot, the backend and the user's settings are left as they are.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from sim.analysis.result import Result
 from sim.report import memory_plot, timeline_plot
 from sim.report.result_json import largest
-from sim.report.text import headline
+from sim.report.text import headline_parts
 from sim.report.theme import CATEGORIES, colour, ink, label
 from sim.timeline.columns import Timeline
 
@@ -24,8 +27,8 @@ def step_figure(timeline: Timeline, result: Result) -> Figure:
     gpu, host = largest(result, "gpu"), largest(result, "host")
     rank_class = gpu.rank_class if gpu else 0
     panels = [use for use in (gpu, host) if use is not None]
-    figure = Figure(figsize=(12.5, 4.6 + 1.7 * len(panels)), layout="constrained")
-    heights = [2.6] + [1.5] * len(panels) + [0.42]
+    figure = Figure(figsize=(12.5, 4.4 + 1.8 * len(panels)), layout="constrained")
+    heights = [2.6] + [1.6] * len(panels) + [0.36]
     axes = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights})
     timeline_plot.draw(axes[0], timeline, rank_class)
     for ax, use in zip(axes[1:-1], panels, strict=True):
@@ -33,10 +36,14 @@ def step_figure(timeline: Timeline, result: Result) -> Figure:
         ax.sharex(axes[0])
     for ax in axes[: len(panels)]:
         ax.tick_params(labelbottom=False)
-    axes[len(panels)].set_xlabel(f"time in the step (s), {timeline.rank_classes[rank_class].name}")
+    unit = timeline_plot.label_time(axes[0], (0.0, timeline.makespan))
+    axes[0].set_xlabel("" if panels else axes[0].get_xlabel())
+    name = timeline.rank_classes[rank_class].name
+    axes[len(panels)].set_xlabel(f"time in the step ({unit}), {name}")
     draw_breakdown(axes[-1], result)
-    first, second = headline(result).split("\n")
-    figure.suptitle(f"{first}\n{second}", fontsize=10.5, x=0.01, ha="left")
+    figures, memory, bound = headline_parts(result)
+    words = "; ".join(part for part in (figures, memory) if part)
+    figure.suptitle(f"{result.scenario}\n{words}\n{bound}", fontsize=10.5, x=0.01, ha="left")
     return figure
 
 
@@ -55,7 +62,8 @@ def draw_breakdown(ax: Axes, result: Result) -> Axes:
         left += seconds
     ax.set_xlim(0, result.step_time)
     ax.set_yticks([0], ["breakdown"])
-    ax.set_xlabel("seconds of the step, by what the GPU did or waited for")
+    unit = timeline_plot.label_time(ax, (0.0, result.step_time))
+    ax.set_xlabel(f"time by what the GPU did or waited for ({unit})")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.tick_params(axis="y", length=0)
@@ -69,3 +77,4 @@ def save(figure: Figure, path: Path, kind: Literal["png", "svg"]) -> None:
     metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
     with rc_context({"svg.hashsalt": "stepline"}):
         figure.savefig(path, format=kind, dpi=150, metadata=metadata)
+    figure.set_layout_engine("none")  # laid out once: another format is the same picture

@@ -26,7 +26,7 @@ def write_all(out: Path, timeline: Timeline, result: Result) -> list[Path]:
             _atomic(out / "result.json", lambda path: path.write_text(result_json.dumps(result) + "\n", "utf-8")),
             _atomic(out / "timeline.png", lambda path: save(figure, path, "png")),
             _atomic(out / "timeline.svg", lambda path: save(figure, path, "svg")),
-            _atomic(out / "trace.json.gz", lambda path: trace.write(timeline, path)),
+            _atomic(out / "trace.json.gz", lambda path: trace.write(timeline, path, result.memory)),
         ]
     except OSError as error:
         what = f"cannot be written: {error.strerror or error}; choose another directory with --out"

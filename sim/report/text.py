@@ -42,49 +42,62 @@ def bound_sentence(result: Result) -> str:
     return ", then ".join(parts or [BOUND.get(ranked[0][0], ranked[0][0])])
 
 
-def headline(result: Result) -> str:
-    """Two lines: the figures, and what binds."""
-    gpu = largest(result, "gpu")
-    memory = f"peak {quantity(gpu.peak, 'bytes')} of {quantity(gpu.capacity, 'bytes')}" if gpu else ""
-    return (
-        f"{result.scenario}: step {quantity(result.step_time, 'seconds')}, "
-        f"{result.tokens_per_s_per_gpu:,.1f} tokens/s per GPU, MFU {result.mfu:.1%}, HFU {result.hfu:.1%}, {memory}\n"
-        f"bound by {bound_sentence(result)}"
+def headline_parts(result: Result) -> tuple[str, str, str]:
+    """The figures, the memory with its verdict (empty without any), and what binds: one sentence each."""
+    figures = (
+        f"step {quantity(result.step_time, 'seconds')}, {result.tokens_per_s_per_gpu:,.1f} tokens/s per GPU, "
+        f"MFU {result.mfu:.1%}, HFU {result.hfu:.1%}"
+    )
+    return figures, fit_sentence(result), f"bound by {bound_sentence(result)}"
+
+
+def fit_sentence(result: Result) -> str:
+    """Peak against capacity, for the GPU and where anything lives there for the host, with the verdict."""
+    uses = [use for use in (largest(result, "gpu"), largest(result, "host")) if use is not None]
+    shown = [use for use in uses if use.where == "gpu" or not use.fits]
+    return ", ".join(
+        f"peak {'GPU' if use.where == 'gpu' else 'host'} memory {quantity(use.peak, 'bytes')} of "
+        f"{quantity(use.capacity, 'bytes')} ({'fits' if use.fits else 'DOES NOT FIT'})"
+        for use in shown
     )
 
 
+def headline(result: Result) -> str:
+    """Three short lines: the figures, the memory, and what binds."""
+    figures, *rest = headline_parts(result)
+    return "\n".join(part for part in (f"{result.scenario}: {figures}", *rest) if part)
+
+
 def show(console: Console, result: Result) -> None:
-    """Everything worth reading of a step."""
+    """Everything worth reading of a step. Uses no letter that the console's encoding may lack."""
     console.print(headline(result))
-    console.print(_breakdown(result))
+    console.print(breakdown_table(result, bar="█" if console.encoding.lower().startswith("utf") else "#"))
     phases = ", ".join(f"{name} {quantity(seconds, 'seconds')}" for name, seconds in result.phases.items())
     console.print(f"as a log would time it: {phases}")
     for use in (largest(result, "gpu"), largest(result, "host")):
         if use is not None:
-            console.print(_memory(use))
+            console.print(memory_table(use))
     if result.transfers:
-        console.print(_transfers(result))
+        console.print(transfers_table(result))
     ranks = "1 rank" if result.ranks == 1 else f"{result.ranks} ranks as {result.rank_classes} class(es)"
     console.print(f"{ranks}, {result.ops:,} ops, {result.events:,} events in {result.wall:.2f} s")
 
 
-def _breakdown(result: Result) -> Table:
-    table = Table("where the time goes", "seconds", "share", "", box=box.SIMPLE, pad_edge=False)
-    for column in (1, 2):
-        table.columns[column].justify = "right"
+def breakdown_table(result: Result, *, bar: str = "█") -> Table:
+    """Categories by seconds, largest first, with a ``bar`` as long as their share; they sum to the step."""
+    table = _table("where the time goes", ("seconds", "share"), "")
     for category, seconds in sorted(result.breakdown.items(), key=lambda item: (-item[1], item[0])):
         share = seconds / result.step_time
         if share >= 0.0005:
-            table.add_row(label(category), f"{seconds:.4g}", f"{share:.1%}", "█" * round(share * 30))
+            table.add_row(label(category), f"{seconds:.4g}", f"{share:.1%}", bar * round(share * 30))
     table.add_row("step", f"{result.step_time:.4g}", "100.0%", "")
     return table
 
 
-def _memory(use: MemoryUse) -> Table:
+def memory_table(use: MemoryUse) -> Table:
+    """Owners at the peak with their share of the capacity, largest first, and the verdict."""
     place = "GPU memory" if use.where == "gpu" else "host memory, per rank"
-    table = Table(f"{place} at its peak", "bytes", "share", box=box.SIMPLE, pad_edge=False)
-    for column in (1, 2):
-        table.columns[column].justify = "right"
+    table = _table(f"{place} at its peak", ("bytes", "share"))
     for owner, size in use.at_peak.items():
         if size >= 0.002 * use.peak:
             table.add_row(owner, quantity(size, "bytes"), f"{size / use.capacity:.1%}")
@@ -94,19 +107,29 @@ def _memory(use: MemoryUse) -> Table:
     return table
 
 
-def _transfers(result: Result) -> Table:
-    columns = ("transfers, per rank", "bytes", "alone", "reached", "busy", "exposed", "bound by")
-    table = Table(*columns, box=box.SIMPLE, pad_edge=False)
+def transfers_table(result: Result) -> Table:
+    """What each kind of transfer moved, the rate it would have alone and the one it reached, and its exposed time."""
+    table = _table("transfers,\nper rank", ("bytes", "alone", "reached", "exposed"), "bound by")
     for use in result.transfers:
         table.add_row(
             label(use.category),
             quantity(use.bytes, "bytes"),
             quantity(use.alone, "bytes_per_s"),
             quantity(use.achieved, "bytes_per_s"),
-            quantity(use.busy, "seconds"),
             quantity(use.exposed, "seconds"),
             use.bound_by,
         )
+    return table
+
+
+def _table(first: str, numbers: tuple[str, ...], *last: str) -> Table:
+    """A table of words, numbers (kept whole, to the right), words. Long words are folded, never cut."""
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True, overflow="fold")
+    for name in last:
+        table.add_column(name, overflow="fold")
     return table
 
 

@@ -1,45 +1,73 @@
-"""Colours and labels: one table for every figure.
+"""Colours and labels: one table for every figure. Knows names of categories and of memory owners, no number.
 
-Hues are Paul Tol's "bright", "muted" and "light" schemes (colour-blind-safe), compute in blues and greens, transfers in
-warm colours, waiting in greys.
+Hues are those of Okabe and Ito (2008) and of Paul Tol's schemes (2021). Which goes to which category was searched for:
+the closest two are as far apart as can be, seen normally and with protan-, deuter- and tritanopia (Machado et al.
+2009), 13 or more in CIELAB; the test measures it. Compute is blue, green and purple, transfers warm, waiting grey.
 """
 
 from __future__ import annotations
 
 CATEGORIES: dict[str, tuple[str, str]] = {
-    "forward": ("#4477AA", "forward"),
-    "recompute": ("#99BBDD", "recompute"),
-    "backward": ("#228833", "backward"),
-    "optimizer": ("#AA3377", "optimizer (GPU)"),
-    "tp": ("#EE8866", "tensor-parallel communication"),
-    "cp": ("#FFAABB", "context-parallel communication"),
-    "ep": ("#EEDD88", "expert communication"),
-    "pp": ("#BBCC33", "pipeline communication"),
-    "dp": ("#EE7733", "gradient communication"),
-    "param_gather": ("#CCBB44", "parameter gather"),
-    "h2d": ("#CC3311", "host to GPU"),
+    "forward": ("#332288", "forward"),
+    "recompute": ("#56B4E9", "recompute"),
+    "backward": ("#117733", "backward"),
+    "optimizer": ("#AA4499", "optimizer (GPU)"),
+    "tp": ("#999933", "tensor-parallel communication"),
+    "cp": ("#99DDFF", "context-parallel communication"),
+    "ep": ("#CCBB44", "expert communication"),
+    "pp": ("#882255", "pipeline communication"),
+    "dp": ("#D55E00", "gradient communication"),
+    "param_gather": ("#F0E442", "parameter gather"),
+    "h2d": ("#EE8866", "host to GPU"),
     "d2h": ("#EE99AA", "GPU to host"),
-    "cpu_adam": ("#882255", "CPU optimizer"),
-    "nvme": ("#44AA99", "NVMe"),
+    "cpu_adam": ("#663333", "CPU optimizer"),
+    "nvme": ("#000000", "NVMe"),
     "host_launch": ("#777777", "host launch"),
     "bubble": ("#DDDDDD", "bubble"),
 }
 """Category -> (colour, label), in the order in which a stack of them is drawn."""
 
-OWNERS = (
-    "#4477AA", "#88CCEE", "#228833", "#CCBB44", "#EE7733", "#AA3377", "#66CCEE", "#999933", "#EE99AA", "#BBBBBB",
-)  # fmt: skip
-"""Colours of memory owners from the bottom of the stack up; the last one is for all the others together."""
+OWNERS: dict[str, str] = {
+    "parameters": "#77AADD",
+    "parameters.gathered": "#99DDFF",
+    "parameters.staging": "#0077BB",
+    "optimizer states": "#FFAABB",
+    "gradients": "#EE8866",
+    "gradients.shard": "#CC6677",
+    "activations.checkpoints": "#44BB99",
+    "activations.attention": "#BBCC33",
+    "activations.mlp": "#AAAA00",
+    "activations.workspace": "#EEDD88",
+    "activations.logits": "#225555",
+    "activations.masks": "#DDCC77",
+    "activations.norm": "#117733",
+    "activations.embedding": "#6699CC",
+    "activations.head": "#882255",
+    "framework": "#BBBBBB",
+    "allocator": "#888888",
+    "other": "#DDDDDD",
+}
+"""Owner of memory -> colour: the same in every figure, whatever its rank in the stack."""
+
+_SPARE = ("#332288", "#AA4499", "#999933", "#CC3311", "#009988", "#555555")
+_NEUTRAL = "#BBBBBB"
 
 
 def colour(category: str) -> str:
     """Colour of a category; a neutral one for what the table does not know."""
-    return CATEGORIES.get(category, ("#BBBBBB", category))[0]
+    return CATEGORIES.get(category, (_NEUTRAL, category))[0]
 
 
 def label(category: str) -> str:
     """Words for a category."""
-    return CATEGORIES.get(category, ("#BBBBBB", category))[1]
+    return CATEGORIES.get(category, (_NEUTRAL, category))[1]
+
+
+def owner_colours(owners: list[str]) -> dict[str, str]:
+    """Owner -> colour; those that the table does not know take spare ones in the order given."""
+    unknown = [owner for owner in owners if owner not in OWNERS]
+    spare = {owner: _SPARE[i % len(_SPARE)] for i, owner in enumerate(unknown)}
+    return {owner: OWNERS.get(owner) or spare[owner] for owner in owners}
 
 
 def ink(category: str) -> str:

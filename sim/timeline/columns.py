@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Why a span did not start earlier (``Spans.cause``).
+# Why a span was not ready earlier (``Spans.cause``).
 CAUSE_NONE = 0  # began with the step
 CAUSE_DEPENDENCY = 1  # an op it depends on ended
 CAUSE_STREAM = 2  # the op before it in its stream ended
 CAUSE_LAUNCH = 3  # the host had not launched it yet
-CAUSE_PEER = 4  # another member of its process group was not there yet
-CAUSE_NAMES = ("none", "dependency", "stream", "launch", "peer")
+CAUSE_NAMES = ("none", "dependency", "stream", "launch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,8 @@ class Spans:
     """One entry a span, in order of end time. All arrays have shape (spans,).
 
     ``ready``: dependencies, stream and launch were done; ``start``: the activity began (a collective waits for its
-    peers); ``cause_span``: index of the span that ``cause`` points to (-1: none). ``ready <= start <= end``.
+    peers, and ``peer`` is the span of the last one to come; -1: it waited for nobody). ``cause_span``: the span that
+    made it ready, or that the host waited for before the launch (-1: none). ``ready <= start <= end``.
     """
 
     op: NDArray[np.int32]
@@ -98,6 +98,7 @@ class Spans:
     end: NDArray[np.float64]
     cause: NDArray[np.int8]
     cause_span: NDArray[np.int64]
+    peer: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

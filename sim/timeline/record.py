@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.timeline.columns import Spans
 
-COLUMNS = ("op", "action", "microbatch", "launched", "ready", "start", "end", "cause", "cause_span")
+COLUMNS = ("op", "action", "microbatch", "launched", "ready", "start", "end", "cause", "cause_span", "peer")
 """Order of the numbers of one span in the record. All are exact as doubles: counts stay far below 2^53."""
 
 
@@ -30,4 +30,5 @@ def spans_from(rows: array[float]) -> Spans:
         end=column("end"),
         cause=column("cause").astype(np.int8),
         cause_span=column("cause_span").astype(np.int64),
+        peer=column("peer").astype(np.int64),
     )

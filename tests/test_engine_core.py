@@ -1,0 +1,193 @@
+"""The engine against times worked out by hand. Every expectation is derived in its test."""
+
+import pytest
+from plans import PlanMaker, times
+
+from sim.engine.core import simulate
+from sim.errors import DeadlockError
+from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_NONE, CAUSE_STREAM
+
+LINK = {"link": 1.0, "other": 1.0}
+
+
+def test_one_op_lasts_latency_plus_duration():
+    maker = PlanMaker(LINK)
+    maker.op("a", 2.0, {"link": 1.0}, latency=0.5)
+    timeline = simulate(maker.plan())
+    assert times(timeline)["a"] == (0.0, 2.5)
+    assert timeline.makespan == 2.5
+    assert timeline.solves == 0
+
+
+def test_two_equal_flows_get_half_each():
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0, {"link": 1.0})
+    maker.op("b", 1.0, {"link": 1.0}, stream="comm")
+    assert times(simulate(maker.plan())) == {"a": (0.0, 2.0), "b": (0.0, 2.0)}
+
+
+def test_three_flows_one_limited_elsewhere_leaves_its_share():
+    """Three more flows fill "other": c runs at 1/4, and a, b share the 3/4 that it leaves on "link"."""
+    maker = PlanMaker(LINK, streams=("s0", "s1", "s2", "s3", "s4", "s5"))
+    maker.op("a", 3.0, {"link": 1.0}, stream="s0")
+    maker.op("b", 3.0, {"link": 1.0}, stream="s1")
+    maker.op("c", 2.0, {"link": 1.0, "other": 1.0}, stream="s2")
+    for i in range(3):
+        maker.op(f"d{i}", 2.0, {"other": 1.0}, stream=f"s{3 + i}")
+    done = times(simulate(maker.plan()))
+    # until t=8: a, b at 3/8 and everything on "other" at 1/4, whose 2 s of demand end at 8; a and b end at 3/(3/8) = 8.
+    assert all(end == pytest.approx(8.0, rel=1e-12) for _, end in done.values())
+
+
+def test_late_and_early_piecewise():
+    """a alone for 1 s, with b for 2 s (each does 1), then a alone again."""
+    maker = PlanMaker(LINK)
+    maker.op("a", 3.0, {"link": 1.0})
+    maker.op("wait", 1.0, stream="comm")
+    maker.op("b", 1.0, {"link": 1.0}, stream="comm")
+    done = times(simulate(maker.plan()))
+    assert done["b"] == (1.0, 3.0)
+    assert done["a"] == (0.0, 4.0)
+
+
+def test_heavy_weight_keeps_its_share_and_the_kernel_slows_by_it():
+    """A collective with 0.1 of the SMs for 1 s; the kernel runs at 0.9 meanwhile, and needs 0.1 s more in the end."""
+    maker = PlanMaker({"sm": 1.0})
+    maker.op("kernel", 2.0, {"sm": 1.0})
+    maker.op("collective", 1.0, {"sm": 0.1}, stream="comm", weight=8.0)
+    done = times(simulate(maker.plan()))
+    assert done["collective"] == (0.0, 1.0)
+    assert done["kernel"][1] == pytest.approx(2.1, rel=1e-12)
+
+
+def test_latency_holds_no_resource():
+    maker = PlanMaker(LINK)
+    maker.op("late", 1.0, {"link": 1.0}, latency=1.0)
+    maker.op("first", 1.0, {"link": 1.0}, stream="comm")
+    assert times(simulate(maker.plan())) == {"late": (0.0, 2.0), "first": (0.0, 1.0)}
+
+
+def test_contended_seconds_name_the_resource():
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0, {"link": 1.0, "other": 0.1})
+    maker.op("b", 1.0, {"link": 1.0}, stream="comm")
+    timeline = simulate(maker.plan())
+    assert sorted(timeline.contended) == [(0, 0, 2.0), (1, 0, 2.0)]
+
+
+def test_launch_bound_chain():
+    """n ops shorter than their launch: the host issues one every 10 s, the last one still has to run."""
+    maker = PlanMaker(LINK)
+    for i in range(5):
+        maker.op(f"k{i}", 1.0, launch=10.0)
+    timeline = simulate(maker.plan())
+    assert timeline.makespan == 5 * 10.0 + 1.0
+    assert set(timeline.spans.cause.tolist()) == {CAUSE_LAUNCH}
+
+
+def test_sync_op_holds_the_host():
+    maker = PlanMaker(LINK)
+    maker.op("read", 5.0, sync=True)
+    maker.op("next", 1.0, stream="comm", launch=1.0)
+    timeline = simulate(maker.plan())
+    assert times(timeline)["next"] == (6.0, 7.0)
+    assert timeline.spans.cause.tolist() == [CAUSE_NONE, CAUSE_LAUNCH]
+    assert timeline.spans.cause_span.tolist() == [-1, 0]
+
+
+def test_launch_queue_holds_the_host_back():
+    """A queue of 4: op 4 can only be launched when ops have ended, and op 4 of another stream shows it."""
+    maker = PlanMaker(LINK, launch_queue=4)
+    for i in range(4):
+        maker.op(f"k{i}", 1.0)
+    maker.op("late", 1.0, stream="comm")
+    assert times(simulate(maker.plan()))["late"][0] >= 1.0
+    maker.launch_queue = 1024
+    assert times(simulate(maker.plan()))["late"][0] == 0.0
+
+
+def test_refilling_the_queue_in_batches_delays_nothing():
+    small, large = (PlanMaker(LINK, launch_queue=n) for n in (64, 100_000))
+    for maker in (small, large):
+        for i in range(100):
+            maker.op(f"k{i}", 1.0, {"link": 0.5}, launch=0.001)
+    a, b = (simulate(maker.plan(repeat=5)).spans.start.tolist() for maker in (small, large))
+    assert a == b
+
+
+def test_rendezvous_waits_for_the_last():
+    maker = PlanMaker(LINK, ranks=3, group_sizes=(3,))
+    for rank, work in enumerate((1.0, 4.0, 2.0)):
+        first = maker.op(f"work{rank}", work, rank=rank)
+        maker.op(f"meet{rank}", 1.0, {"link": 1.0}, rank=rank, stream="comm", deps=(first,), group=0)
+    timeline = simulate(maker.plan())
+    done = times(timeline)
+    assert [done[f"meet{r}"] for r in range(3)] == [(4.0, 5.0)] * 3
+    spans = timeline.spans
+    names = [timeline.ops[o].name for o in spans.op]
+    last = names.index("meet1")
+    assert spans.peer[last] == -1
+    for name, ready in (("meet0", 1.0), ("meet2", 2.0)):
+        i = names.index(name)
+        assert (spans.ready[i], spans.cause[i], spans.peer[i]) == (ready, CAUSE_DEPENDENCY, last)
+
+
+def test_tokens_take_the_most_recent_signal():
+    maker = PlanMaker(LINK)
+    maker.op("old", 1.0, signals=("x",))
+    maker.op("new", 5.0, stream="comm", signals=("x",))
+    maker.op("waits", 1.0, stream="copy", waits=("x",))
+    assert times(simulate(maker.plan()))["waits"] == (5.0, 6.0)
+
+
+def test_causes_of_stream_and_dependency():
+    maker = PlanMaker(LINK)
+    a = maker.op("a", 1.0)
+    maker.op("b", 1.0)
+    maker.op("c", 1.0, stream="comm", deps=(a,))
+    spans = simulate(maker.plan()).spans
+    cause = {int(o): (int(c), int(s)) for o, c, s in zip(spans.op, spans.cause, spans.cause_span, strict=True)}
+    assert cause == {0: (CAUSE_NONE, -1), 1: (CAUSE_STREAM, 0), 2: (CAUSE_DEPENDENCY, 0)}
+
+
+def test_microbatches_repeat_the_block_in_order():
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0)
+    spans = simulate(maker.plan(repeat=3)).spans
+    assert spans.microbatch.tolist() == [0, 1, 2]
+    assert spans.start.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_nothing_to_do():
+    timeline = simulate(PlanMaker(LINK).plan())
+    assert (timeline.makespan, len(timeline.spans.op)) == (0.0, 0)
+
+
+def test_makespan_is_the_last_end_though_stale_timers_run_on():
+    """b slows a down; when b ends early a speeds up, and the timer for its slow end fires for nothing."""
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0, {"link": 1.0})
+    maker.op("b", 0.1, {"link": 1.0}, stream="comm")
+    timeline = simulate(maker.plan())
+    assert timeline.makespan == pytest.approx(1.1, rel=1e-12)
+    assert timeline.makespan == timeline.spans.end.max()
+
+
+def test_unsignalled_token_is_named():
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0, waits=("never",))
+    with pytest.raises(DeadlockError, match=r"rank0, stream compute, microbatch 0: a waits for 'never'"):
+        simulate(maker.plan())
+
+
+def test_deadlock_names_each_blocked_op_and_what_it_waits_for():
+    maker = PlanMaker(LINK, ranks=2, group_sizes=(2, 2))
+    for rank, order in enumerate(((0, 1), (1, 0))):
+        before = ()
+        for group in order:
+            before = (maker.op(f"r{rank}g{group}", 1.0, rank=rank, deps=before, group=group),)
+    with pytest.raises(DeadlockError) as caught:
+        simulate(maker.plan())
+    said = str(caught.value)
+    assert "rank0, stream compute, microbatch 0: r0g0 waits for its peers: rank1 has yet to do r1g0" in said
+    assert "rank1, stream compute, microbatch 0: r1g1 waits for its peers: rank0 has yet to do r0g1" in said

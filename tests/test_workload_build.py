@@ -1,0 +1,168 @@
+"""What must happen: bytes and order of DP, ZeRO and ZeRO-Offload, against closed forms."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from scenarios import A100, V100, data_parallel, spans_of
+from sim.analysis.transfers import sent_bytes
+from sim.api import simulate
+from sim.workload.build import build
+from sim.workload.model import embedding_params, head_params, params
+from sim.workload.peak import peak
+
+P = params(A100.model)
+ROOT = embedding_params(A100.model) + head_params(A100.model)
+
+
+def sent(scenario):
+    """Bytes one rank sends, by category, from the spans of a simulated step."""
+    timeline = simulate(scenario).timeline
+    total = Counter()
+    for o in timeline.spans.op.tolist():
+        total[timeline.ops[o].category] += sent_bytes(timeline.ops[o])
+    return total
+
+
+def resident(scenario):
+    return dict(build(scenario).programs[0].resident_gpu)
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_state_bytes_by_stage(zero):
+    """ZeRO paper, section 3: 2 + 2 + 12 bytes a parameter, of which stage 1, 2, 3 divide 12, 2, 2 by the ranks."""
+    n = 8
+    held = resident(data_parallel(n, zero))
+    grads = held.get("gradients", held.get("gradients.shard"))
+    assert held["optimizer states"] == pytest.approx(12 * P / (n if zero >= 1 else 1), rel=1e-5)
+    assert grads == pytest.approx(2 * P / (n if zero >= 2 else 1), rel=1e-5)
+    assert held["parameters"] == pytest.approx(2 * P / (n if zero >= 3 else 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_bytes_of_data_parallelism(zero, accumulation):
+    """All-reduce 2P(n-1)/n of 2-byte gradients, once a step; with ZeRO the same as reduce-scatter + all-gather.
+
+    From ZeRO 2 on every microbatch is reduced: no rank keeps whole gradients.
+    """
+    n = 8
+    found = sent(data_parallel(n, zero, accumulation=accumulation))
+    one_way = 2 * P * (n - 1) / n
+    reductions = (2 if zero == 0 else 1) * (accumulation if zero == 2 else 1)
+    norm = 2 * 4 * (n - 1) / n if zero else 0.0  # one fp32 sum of squares over the shards
+    assert found["dp"] == pytest.approx(one_way * reductions + norm, rel=1e-9)
+    assert found["param_gather"] == pytest.approx(one_way if zero else 0.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_bytes_of_zero_three(accumulation):
+    """Layers are gathered twice a microbatch, embedding and head (FSDP's root) once; every microbatch is reduced."""
+    n = 4
+    found = sent(data_parallel(n, 3, accumulation=accumulation))
+    part = 2 * (n - 1) / n * accumulation
+    assert found["dp"] == pytest.approx(part * P + 2 * 4 * (n - 1) / n, rel=1e-9)
+    assert found["param_gather"] == pytest.approx(part * (2 * (P - ROOT) + ROOT), rel=1e-6)
+
+
+def test_zero_three_without_resharding_gathers_once():
+    found = sent(data_parallel(4, 3, reshard_after_forward=False))
+    assert found["param_gather"] == pytest.approx(2 * 3 / 4 * P, rel=1e-6)
+
+
+@pytest.mark.parametrize("dp", [1, 2])
+def test_zero_offload_moves_four_bytes_a_parameter_and_twenty_eight_of_dram(dp):
+    """ZeRO-Offload paper, section 3: 2M down and 2M up over the link, /n; CPU Adam 28 bytes of DRAM a parameter."""
+    scenario = data_parallel(dp, 2, base=V100, offload=True)
+    total = params(scenario.model)
+    step = simulate(scenario)
+    found = sent(scenario)
+    assert found["d2h"] == pytest.approx(2 * total / dp, rel=1e-5)
+    assert found["h2d"] == pytest.approx(2 * total / dp, rel=1e-5)
+    ops = step.timeline.ops
+    dram = {kind: sum(op.size for op in ops if op.kind == kind) for kind in ("adam", "stream")}
+    assert dram["adam"] == pytest.approx(28 * total / dp, rel=1e-5)
+    assert dram["stream"] == pytest.approx(8 * total / dp, rel=1e-5), "unscale and clip: fp32 gradients, in and out"
+    host = dict(build(scenario).programs[0].resident_host)
+    assert sum(host.values()) == pytest.approx((14 + 2) * total / dp, rel=1e-5)
+
+
+def test_cpu_adam_waits_for_every_gradient_and_the_norm():
+    timeline = simulate(data_parallel(1, 2, base=V100, offload=True, grad_bucket=2e5)).timeline
+    spans = timeline.spans
+    copies, adam = spans_of(timeline, kind="d2h"), spans_of(timeline, kind="adam")
+    (norm,) = spans_of(timeline, name="read norm")
+    assert len(copies) > 3
+    assert spans.start[adam].min() >= max(spans.end[copies].max(), spans.end[norm])
+    back = spans_of(timeline, kind="h2d")
+    assert spans.start[back].min() >= spans.end[adam].max(), "copy_back: after"
+
+
+def test_tiled_copy_back_overlaps_the_update():
+    base = replace(V100, stack=replace(V100.stack, copy_back="tiled"), model=replace(V100.model, layers=400))
+    timeline = simulate(data_parallel(1, 2, base=base, offload=True)).timeline
+    adam, back = spans_of(timeline, kind="adam"), spans_of(timeline, kind="h2d")
+    assert len(adam) == len(back) > 1
+    assert timeline.spans.start[back].min() < timeline.spans.end[adam].max()
+
+
+def test_buckets_follow_backward_and_overlap_it():
+    timeline = simulate(data_parallel(8, grad_bucket=5e5)).timeline
+    spans = timeline.spans
+    reduces = spans_of(timeline, kind="all_reduce", category="dp")
+    backward = spans_of(timeline, category="backward")
+    assert spans.start[reduces].min() < spans.end[backward].max(), "the first bucket goes while backward runs"
+    sizes = [timeline.ops[spans.op[i]].size for i in reduces]
+    assert sum(sizes) == pytest.approx(2 * P)
+    assert all(size >= 5e5 for size in sizes[:-1]), "a bucket is sent when it is full"
+
+
+def test_without_overlap_nothing_is_reduced_before_backward_ends():
+    timeline = simulate(data_parallel(8, grad_bucket=5e5, overlap_grad_reduce=False)).timeline
+    reduces = spans_of(timeline, kind="all_reduce", category="dp")
+    backward = spans_of(timeline, category="backward")
+    assert len(reduces) > 1
+    assert timeline.spans.start[reduces].min() >= timeline.spans.end[backward].max()
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 2])
+def test_no_more_than_prefetch_plus_one_layers_are_gathered(prefetch):
+    base = replace(A100, model=replace(A100.model, layers=8))
+    step = simulate(data_parallel(4, 3, base=base, prefetch=prefetch))
+    model = base.model
+    layer = 2 * (params(model) - embedding_params(model) - head_params(model)) / model.layers
+    root = 2 * (embedding_params(model) + head_params(model))
+    gathered = step.result.memory[0].by_owner["parameters.gathered"]
+    assert gathered.max() <= root + (prefetch + 1) * layer + 1
+    assert gathered.max() >= (prefetch + 1) * layer
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_memory_returns_to_where_it_began(zero, recompute, accumulation):
+    scenario = replace(data_parallel(4, zero, accumulation=accumulation), recompute=recompute)
+    step = simulate(scenario)
+    before = resident(scenario)
+    for owner, values in step.result.memory[0].by_owner.items():
+        assert values.min() >= -1.0, owner
+        assert values[-1] == pytest.approx(before.get(owner, 0.0), abs=1.0), owner
+
+
+def test_recompute_runs_the_layers_forward_once_more_and_keeps_their_inputs():
+    plain, again = (replace(data_parallel(1), recompute=r) for r in ("none", "full"))
+    one, two = simulate(plain), simulate(again)
+
+    def flops(step, **where):
+        return sum(step.timeline.ops[step.timeline.spans.op[i]].flops for i in spans_of(step.timeline, **where))
+
+    layers = sum(
+        one.timeline.ops[one.timeline.spans.op[i]].flops
+        for i in spans_of(one.timeline, phase="F")
+        if one.timeline.ops[one.timeline.spans.op[i]].layer >= 0
+    )
+    assert flops(two, phase="R") == pytest.approx(layers)
+    assert build(again).hardware_flops - build(again).model_flops == pytest.approx(layers)
+    assert build(plain).hardware_flops == build(plain).model_flops
+    assert peak(build(again).programs[0], "gpu").size < peak(build(plain).programs[0], "gpu").size
