@@ -21,7 +21,9 @@ class PlanOp:
 
     ``row`` indexes ``Plan.ops``; ``latency`` and ``duration`` in seconds; ``loads`` pairs of (resource index, load);
     ``weight`` its share when resources are contended; ``launch`` seconds of the host thread; ``deps`` indexes of
-    earlier ops in the block; ``waits`` and ``signals`` token numbers; ``group`` its rendezvous (-1: none).
+    earlier ops in the block; ``waits`` and ``signals`` token numbers; ``group`` its rendezvous (-1: none). An op that
+    stands for several kernels takes ``launch_rest`` more of the host after the first launch, and ends no earlier than
+    ``reach`` after it.
     """
 
     row: int
@@ -31,6 +33,8 @@ class PlanOp:
     loads: tuple[tuple[int, float], ...]
     weight: float = 1.0
     launch: float = 0.0
+    launch_rest: float = 0.0
+    reach: float = 0.0
     deps: tuple[int, ...] = ()
     waits: tuple[int, ...] = ()
     signals: tuple[int, ...] = ()

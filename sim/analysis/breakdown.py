@@ -62,8 +62,20 @@ class _RankBreakdown:
         ops = self.spans.op[self.computing]
         length = self.spans.end[self.computing] - self.spans.start[self.computing]
         by_op = np.bincount(ops, weights=length, minlength=len(self.category))
+        late = self._launch_bound(ops, length)
         for op in np.flatnonzero(by_op).tolist():
-            self._add(self.category[op], float(by_op[op]))
+            self._add(self.category[op], float(by_op[op] - late[op]))
+        self._add(HOST_LAUNCH, float(late.sum()))
+
+    def _launch_bound(self, ops: NDArray[np.int32], length: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By op: seconds that runs of several kernels lasted longer than their kernels, waiting for launches."""
+        rows = self.timeline.ops
+        several = np.array([op.kernels > 1 for op in rows])[ops]
+        slowed = np.zeros(len(self.spans.op), dtype=bool)
+        slowed[[span for span, _, _ in self.timeline.contended]] = True
+        own = np.array([op.duration for op in rows])[ops]
+        late = np.where(several & ~slowed[self.computing], np.maximum(length - own, 0.0), 0.0)
+        return np.bincount(ops, weights=late, minlength=len(rows))
 
     def _simple_gaps(
         self, order: NDArray[np.int64], gaps: NDArray[np.int64], before: NDArray[np.float64]

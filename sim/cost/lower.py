@@ -10,7 +10,7 @@ Loads. An activity of one member that asks ``amount`` of a resource and takes ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from sim.cost.collectives import CollectiveCost
 from sim.cost.copies import copy_cost, host_cost
 from sim.cost.demand import demand
 from sim.cost.kernels import KernelCost, kernel_cost
+from sim.cost.merge import merge
 from sim.plan import Plan, PlanOp, RankPlan
 from sim.spec.types import Scenario
 from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
-from sim.workload.ops import Collective, Copy, HostWork, Kernel, MemoryEffect, Op, RankProgram, Workload
+from sim.workload.ops import Block, Collective, Copy, HostWork, Kernel, MemoryEffect, Op, RankProgram, Workload
 
 DMA_WEIGHT = 8.0
 """Weight of copies and collectives against compute kernels (1): they hold the SMs they run on and their share of memory
@@ -56,17 +57,35 @@ class _Cost:
     group_size: int = 1
 
 
-def lower(workload: Workload, cluster: Cluster, scenario: Scenario, *, fold: bool = True) -> Plan:
-    """The plan of one step. ``fold=False`` simulates every rank.
+MERGE_ABOVE = 250_000
+"""Ops of a step above which runs of kernels are merged, unless the caller says which."""
+
+
+def lower(
+    workload: Workload, cluster: Cluster, scenario: Scenario, *, fold: bool = True, merged: bool | None = None
+) -> Plan:
+    """The plan of one step. ``fold=False`` simulates every rank; ``merged``: runs of kernels as one op (see ``merge``).
 
     Raises:
         InfeasibleError: ranks that must communicate have no route.
     """
-    return _Lowering(workload, cluster, scenario, classify(workload, cluster, fold=fold)).plan()
+    classes = classify(workload, cluster, fold=fold)
+    if merged is None:
+        merged = _ops(workload, classes) > MERGE_ABOVE
+    return _Lowering(workload, cluster, scenario, classes, merged=merged).plan()
+
+
+def _ops(workload: Workload, classes: Classes) -> int:
+    """Spans that the step would have with every kernel an op of its own."""
+    sizes = [sum(len(program.blocks[action.block].ops) for action in program.actions) for program in workload.programs]
+    return sum(sizes[int(workload.program_of_rank[first])] for first in classes.first.tolist())
 
 
 class _Lowering:
-    def __init__(self, workload: Workload, cluster: Cluster, scenario: Scenario, classes: Classes) -> None:
+    def __init__(
+        self, workload: Workload, cluster: Cluster, scenario: Scenario, classes: Classes, *, merged: bool
+    ) -> None:
+        self.merged = merged
         self.workload = workload
         self.cluster = cluster
         self.scenario = scenario
@@ -134,18 +153,25 @@ class _Lowering:
     def _rank(self, rank_class: int) -> RankPlan:
         program = self._program(rank_class)
         costs: dict[int, _Cost] = {}  # by identity: blocks share the kernels of their layers
-        blocks = tuple(tuple(self._op(op, rank_class, costs) for op in block.ops) for block in program.blocks)
+        blocks = tuple(self._block(block, rank_class, costs) for block in program.blocks)
         actions = tuple((a.block, a.microbatch) for a in program.actions)
         return RankPlan(blocks=blocks, actions=actions, streams=len(self.streams))
 
-    def _op(self, op: Op, rank_class: int, costs: dict[int, _Cost]) -> PlanOp:
+    def _block(self, block: Block, rank_class: int, costs: dict[int, _Cost]) -> tuple[PlanOp, ...]:
+        pairs = [self._op(op, rank_class, costs) for op in block.ops]
+        if self.merged:
+            pairs = merge(pairs)
+        begin = len(self.ops)
+        self.ops.extend(row for _, row in pairs)
+        return tuple(replace(plan, row=begin + i) for i, (plan, _) in enumerate(pairs))
+
+    def _op(self, op: Op, rank_class: int, costs: dict[int, _Cost]) -> tuple[PlanOp, OpRow]:
         cost = costs.get(id(op.work))
         if cost is None:
             cost = costs[id(op.work)] = self._cost(op, rank_class)
         stream = self.streams.index(op.stream)
-        self.ops.append(_row(op, cost, rank_class, stream))
-        return PlanOp(
-            row=len(self.ops) - 1,
+        plan = PlanOp(
+            row=-1,
             stream=stream,
             latency=cost.latency,
             duration=cost.duration,
@@ -158,6 +184,7 @@ class _Lowering:
             sync=op.sync,
             group=self._meeting(op.work, rank_class, stream) if isinstance(op.work, Collective) else -1,
         )
+        return plan, _row(op, cost, rank_class, stream)
 
     def _meeting(self, work: Collective, rank_class: int, stream: int) -> int:
         """The rendezvous of a collective; none when all its members are of one class and so arrive together."""

@@ -75,6 +75,7 @@ class _Run:
         self.done = False
         self.held_by = self.cause_span = rank.released_by
         self.cause = CAUSE_LAUNCH if rank.released_by >= 0 else CAUSE_NONE
+        self.callbacks = None
         self.peers = ()
         self.bound = None
 
@@ -147,7 +148,8 @@ class _Engine:
         self.rows = array("d")
         self.contended: list[tuple[int, int, float]] = []
         self.on_launched = (self._launched,)
-        self.on_demand = (self._demand,)
+        self.on_demand = (self._demand_event,)
+        self.on_late = (self._late,)
         self.on_end = (self._end,)
         self.on_timer = (self._timer,)
         self.on_solve = (self._solve,)
@@ -194,6 +196,7 @@ class _Engine:
             rank.cursor += 1
             clock += op.launch
             run = _Run(op, rank, clock)
+            clock += op.launch_rest
             rank.issued.append(run)
             rank.outstanding += 1
             tail = tails[op.stream]
@@ -259,15 +262,55 @@ class _Engine:
             arrived.clear()
         run.start = now
         if op.latency > 0.0:
-            run.callbacks = self.on_demand
-            heappush(self.queue, (now + op.latency, NORMAL, next(self.eid), run))
+            self._latency(run, now)
         else:
-            self._demand(run)
+            self._demand(run, now)
 
-    def _demand(self, run: _Run) -> None:
+    def _latency(self, run: _Run, now: float) -> None:
+        """Wait out the latency, then take the resources.
+
+        NOTE: where there is room now, the room is booked from now on and the end scheduled at once: one event instead
+        of two. Whoever asks for that room before the latency is over has the booking undone (``_unbook``), so that
+        times are those of two events.
+        """
+        op, load = run.op, self.load
+        begin = now + op.latency
+        for r, share in op.loads:
+            if load[r] + share > FULL:
+                run.callbacks = self.on_demand
+                heappush(self.queue, (begin, NORMAL, next(self.eid), run))
+                return
+        for r, share in op.loads:
+            load[r] += share
+            self.users[r][run] = share
+        run.left = op.duration
+        run.last = begin
+        run.speed = 1.0
+        run.binder = -1
+        run.end_event = run
+        run.callbacks = self.on_end
+        heappush(self.queue, (begin + op.duration, NORMAL, next(self.eid), run))
+
+    def _unbook(self, run: _Run) -> None:
+        """Give back what was booked through a latency that is not over; the demand comes when it is."""
+        for r, share in run.op.loads:
+            del self.users[r][run]
+            self.load[r] = self.load[r] - share if self.users[r] else 0.0
+        run.end_event = None
+        heappush(self.queue, (run.last, NORMAL, next(self.eid), _Timer(run, self.on_late)))
+
+    def _late(self, timer: _Timer) -> None:
+        self._demand(timer.run, self.env._now)
+
+    def _demand_event(self, run: _Run) -> None:
+        self._demand(run, self.env._now)
+
+    def _demand(self, run: _Run, now: float) -> None:
         """Take the resources. If all of them have room the end is known; if not, a solve at this instant decides."""
-        now = self.env._now
         op = run.op
+        duration = op.duration
+        if op.reach > 0.0:  # several kernels: the last one may have to wait for its launch
+            duration = max(duration, run.launched + op.reach - now)
         full = False
         load, users = self.load, self.users
         for r, share in op.loads:
@@ -277,7 +320,7 @@ class _Engine:
             if total > FULL:
                 full = True
                 self.dirty[r] = None
-        run.left = op.duration
+        run.left = duration
         run.last = now
         if full:
             run.speed = 0.0
@@ -287,9 +330,13 @@ class _Engine:
         else:
             run.speed = 1.0
             run.binder = -1
+            if run.callbacks is self.on_end:  # it was booked before: its first end is still in the queue, and stale
+                run.end_event = timer = _Timer(run, self.on_timer)
+                heappush(self.queue, (now + duration, NORMAL, next(self.eid), timer))
+                return
             run.end_event = run
             run.callbacks = self.on_end
-            heappush(self.queue, (now + op.duration, NORMAL, next(self.eid), run))
+            heappush(self.queue, (now + duration, NORMAL, next(self.eid), run))
 
     def _end(self, run: _Run) -> None:
         if run.end_event is not run:  # it was slowed down meanwhile: a timer ends it
@@ -370,6 +417,11 @@ class _Engine:
         self.solve_wanted = False
         now = self.env._now
         runs = self._component()
+        booked = [run for run in runs if run.last > now]
+        if booked:
+            for run in booked:
+                self._unbook(run)
+            runs = [run for run in self._component() if run.last <= now]
         self.dirty.clear()
         if not runs:
             return

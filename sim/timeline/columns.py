@@ -52,6 +52,7 @@ class OpRow:
     demands: tuple[tuple[int, float], ...]
     memory: tuple[MemoryRow, ...]
     group_size: int = 1  # ranks of the process group, for a collective
+    kernels: int = 1  # how many launched kernels this stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
