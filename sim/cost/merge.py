@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from sim.plan import PlanOp
 from sim.timeline.columns import OpRow
@@ -82,14 +83,13 @@ def _join(run: Sequence[Pair]) -> Pair:
 
 
 def _reach(plans: Sequence[PlanOp]) -> float:
-    """Seconds from the launch of the first kernel to the end of the last, if the GPU never had to wait but for
-    launches.
+    """Seconds from the first launch to the end of the last kernel on a GPU that only ever waits for launches.
 
     The last kernel ends no earlier than the launch of any kernel k plus the durations from k on.
     """
     rest = sum(plan.duration for plan in plans)
     launched, reach = 0.0, rest
-    for before, plan in zip(plans, plans[1:], strict=False):
+    for before, plan in pairwise(plans):
         rest -= before.duration
         launched += plan.launch
         reach = max(reach, launched + rest)

@@ -16,7 +16,7 @@ from sim.workload import residency
 from sim.workload.model import model_flops_per_token
 from sim.workload.ops import Action, Kernel, RankProgram, Workload
 from sim.workload.pipeline import PipelineRank
-from sim.workload.schedules import make
+from sim.workload.schedules.table import make
 from sim.workload.schedules.types import Schedule
 from sim.workload.step_end import Held, optimizer_block
 from sim.workload.units import Unit, stages

@@ -1,0 +1,20 @@
+"""The table of schedules: the seam for a new one. A name, a line that describes it, a function of (p, m, v)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sim.workload.schedules.one_way import gpipe, interleaved, one_f_one_b, zb_h1
+from sim.workload.schedules.types import Schedule
+
+SCHEDULES: dict[str, tuple[str, Callable[[int, int, int], Schedule]]] = {
+    "gpipe": ("all forwards, then all backwards", gpipe),
+    "1f1b": ("one forward, one backward; p - s microbatches in flight", one_f_one_b),
+    "interleaved": ("1F1B over v stages a rank: the bubble divided by v", interleaved),
+    "zb-h1": ("1F1B with weight gradients put off into the bubble", zb_h1),
+}
+
+
+def make(name: str, p: int, m: int, v: int) -> Schedule:
+    """The schedule ``name`` for p pipeline ranks, m microbatches and v stages a rank."""
+    return SCHEDULES[name][1](p, m, v)
