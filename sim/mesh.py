@@ -1,12 +1,8 @@
-"""The mesh: rank <-> (pp, dp, cp, ep, tp), process groups by axis, and where a rank sits.
+"""The mesh: rank <-> (pp, dp, cp, tp), process groups by axis, and where a rank sits.
 
 Owns the numbering of ranks. Axes have a stated order, innermost first: ranks that differ only in the innermost axis
 are neighbours. Ranks fill a node before the next one begins, as launchers number them (``torchrun``: global rank = node
 rank x processes per node + local rank).
-
-Experts. The ranks of a pipeline stage (all of tp, cp, dp) are laid out anew for experts: expert-tensor-parallel
-innermost, then expert-parallel, then expert-data (Megatron-Core's parallel folding). ``ep`` divides tp x cp x dp /
-expert_tp.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from numpy.typing import NDArray
 
 Ranks = NDArray[np.int64]
 AXES = ("tp", "cp", "dp", "pp")
-"""The axes that number ranks; ep is laid over tp, cp and dp."""
+"""The axes that number ranks."""
 
 
 def place(rank: int, gpus_per_host: int) -> tuple[int, int]:
@@ -43,7 +39,7 @@ def ranks_per_socket(world: int, gpus_per_host: int, sockets: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """``sizes`` of the axes tp, cp, dp, pp; ``order`` innermost first; ``ep`` and ``expert_tp`` over tp x cp x dp.
+    """``sizes`` of the axes tp, cp, dp, pp; ``order`` innermost first; ``replicate`` groups of dp x cp hold copies (HSDP).
 
     >>> mesh = Mesh(sizes={"tp": 2, "cp": 1, "dp": 2, "pp": 2}, order=("tp", "cp", "dp", "pp"))
     >>> mesh.groups("tp").tolist()
@@ -54,8 +50,6 @@ class Mesh:
 
     sizes: Mapping[str, int]
     order: tuple[str, ...] = AXES
-    ep: int = 1
-    expert_tp: int = 1
     replicate: int = 1
 
     @property
@@ -72,36 +66,23 @@ class Mesh:
     def groups(self, axis: str) -> Ranks:
         """Process groups of an axis, one a row (groups, members), each in the order of the axis, by first member.
 
-        Beside tp, cp, dp, pp: ``dp_cp`` (gradients of dense parameters), ``shard`` and ``replicate`` (HSDP's two
-        parts of it), ``ep``, ``expert_tp`` and ``expert_dp`` (gradients of experts).
+        Beside tp, cp, dp, pp: ``dp_cp`` (whoever holds the same parameters), and HSDP's two parts of it, ``shard`` and
+        ``replicate``.
         """
         grid = self.grid()
         if axis in AXES:
             rows = np.moveaxis(grid, AXES.index(axis), -1).reshape(-1, self.sizes[axis])
         elif axis == "dp_cp":  # cp within dp, as Megatron orders them
             rows = grid.transpose(0, 3, 2, 1).reshape(-1, self.sizes["dp"] * self.sizes["cp"])
-        elif axis in ("shard", "replicate"):
-            whole = grid.transpose(0, 3, 2, 1).reshape(-1, self.replicate, self._shard)
-            rows = (
-                whole.reshape(-1, self._shard)
-                if axis == "shard"
-                else whole.transpose(0, 2, 1).reshape(-1, self.replicate)
-            )
         else:
-            rows = self._expert_groups(axis, grid)
+            whole = grid.transpose(0, 3, 2, 1).reshape(-1, self.replicate, self._shard)
+            shards = whole.reshape(-1, self._shard)
+            rows = shards if axis == "shard" else whole.transpose(0, 2, 1).reshape(-1, self.replicate)
         return rows[np.argsort(rows[:, 0], kind="stable")]
 
     @property
     def _shard(self) -> int:
         return self.sizes["dp"] * self.sizes["cp"] // self.replicate
-
-    def _expert_groups(self, axis: str, grid: Ranks) -> Ranks:
-        """Rows (pp, expert_dp, ep, expert_tp) laid over the ranks of a stage, tp varying fastest, then cp, then dp."""
-        stage = self.sizes["tp"] * self.sizes["cp"] * self.sizes["dp"]
-        flat = grid.transpose(3, 2, 1, 0).reshape(self.sizes["pp"], stage)
-        cube = flat.reshape(self.sizes["pp"], stage // (self.ep * self.expert_tp), self.ep, self.expert_tp)
-        where = {"expert_dp": 1, "ep": 2, "expert_tp": 3}[axis]
-        return np.moveaxis(cube, where, -1).reshape(-1, cube.shape[where])
 
     def coordinate(self, axis: str) -> Ranks:
         """Each rank's coordinate on one of tp, cp, dp, pp: shape (ranks,)."""

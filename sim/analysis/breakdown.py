@@ -75,7 +75,7 @@ class _RankBreakdown:
         slowed[[span for span, _, _ in self.timeline.contended]] = True
         own = np.array([op.duration for op in rows])[ops]
         late = np.where(several & ~slowed[self.computing], np.maximum(length - own, 0.0), 0.0)
-        return np.bincount(ops, weights=late, minlength=len(rows))
+        return np.bincount(ops, weights=late, minlength=len(rows)).astype(np.float64)
 
     def _simple_gaps(
         self, order: NDArray[np.int64], gaps: NDArray[np.int64], before: NDArray[np.float64]

@@ -98,17 +98,12 @@ class _Graph:
         for shape, rows in enumerate(first.tolist()):
             mine = np.flatnonzero(of.reshape(-1) == shape)
             where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
-            for kind in ("send_recv",) if pair else _probes(axis):
-                cost = demand(kind, 1.0, where, self.cluster)
-                relative = cost.ids - nodes[rows, 0] * self.cluster.per_node
-                ids = relative[None, :] + (nodes[mine, 0] * self.cluster.per_node)[:, None]
-                amounts = (
-                    cost.amounts.astype(np.float32).view(np.int32).astype(np.int64)
-                )  # equal shares differ by an ulp
-                labels = 10_000 + 7 * amounts + len(kind)
-                self._add(
-                    np.repeat(vertices[mine], len(relative)), self.base + ids.reshape(-1), np.tile(labels, len(mine))
-                )
+            cost = demand("send_recv" if pair else "all_gather", 1.0, where, self.cluster)
+            relative = cost.ids - nodes[rows, 0] * self.cluster.per_node
+            ids = relative[None, :] + (nodes[mine, 0] * self.cluster.per_node)[:, None]
+            amounts = cost.amounts.astype(np.float32).view(np.int32).astype(np.int64)  # equal shares differ by an ulp
+            touched = np.repeat(vertices[mine], len(relative))
+            self._add(touched, self.base + ids.reshape(-1), np.tile(10_000 + amounts, len(mine)))
 
     def _add(self, source: Ints, target: Ints, label: Ints) -> None:
         self.sources.append(source.astype(np.int64))
@@ -125,7 +120,7 @@ class _Graph:
             kinds.setdefault(("resource", k, c), len(kinds)) for k, c in zip(kind, capacity.tolist(), strict=True)
         ]
         groups = np.concatenate(
-            [np.full(len(g), kinds.setdefault(("group", axis), len(kinds))) for axis, g in self.axes.items()] or [[]]
+            [np.zeros(0), *(np.full(len(g), kinds.setdefault(("group", a), len(kinds))) for a, g in self.axes.items())]
         )
         programs = np.array([kinds.setdefault(("rank", p), len(kinds)) for p in workload.program_of_rank])
         return np.concatenate([programs, groups, resources]).astype(np.int64)
@@ -169,11 +164,6 @@ class _Graph:
             of_rank[groups.reshape(-1)] = np.repeat(group_class[begin : begin + len(groups)], groups.shape[1])
             found[axis] = tuple(of_rank[rank_first].tolist())
         return found
-
-
-def _probes(axis: str) -> tuple[str, ...]:
-    """Exchanges whose pattern of resources tells the groups of an axis apart."""
-    return ("all_gather", "all_to_all") if axis == "ep" else ("all_gather",)
 
 
 def _roles(place: Place) -> list[tuple[int, int]]:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,6 @@ from numpy.typing import NDArray
 from sim.cluster.types import Cluster
 from sim.errors import InfeasibleError
 
-CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
 Member = tuple[int, int]
 """(node, GPU of that node)."""
 
@@ -65,7 +63,7 @@ class CollectiveCost:
     bound_by: int
 
 
-def ring_demand(kind: CollectiveKind, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
+def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
     """Cost of a ring collective of ``size`` bytes (the whole buffer) over ``members`` in ring order.
 
     Members of one node are brought together in their order (nodes in order of first appearance), as NCCL does.

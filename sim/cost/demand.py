@@ -17,7 +17,7 @@ ALGORITHMS: dict[str, Demand] = {
     "broadcast": ring_demand,  # pipelined along the ring
     "send_recv": exchange_demand,  # one message, or one step of a ring
     "all_to_all": exchange_demand,  # direct, every part once
-}  # type: ignore[dict-item]
+}
 
 
 def demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:

@@ -115,7 +115,7 @@ class _Lowering:
     # -- tables -----------------------------------------------------------------------------------------------------
 
     def _program(self, rank_class: int) -> RankProgram:
-        return self.workload.programs[self.workload.program_of_rank[int(self.classes.first[rank_class])]]
+        return self.workload.programs[int(self.workload.program_of_rank[self.classes.first[rank_class]])]
 
     def _class_row(self, rank_class: int) -> RankClassRow:
         first = int(self.classes.first[rank_class])

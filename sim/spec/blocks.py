@@ -209,9 +209,9 @@ class LayoutFile(Block):
     """Sizes of the mesh axes, ZeRO stage, and how gradients and parameters move; what is unset the stack decides."""
 
     dp: Count = _or(1, "data-parallel ranks")
-    tp: Count = _or(1, "tensor-parallel ranks; only 1 is simulated")
-    pp: Count = _or(1, "pipeline stages; only 1 is simulated")
-    cp: Count = _or(1, "context-parallel ranks; only 1 is simulated")
+    tp: Count = _or(1, "tensor-parallel ranks")
+    pp: Count = _or(1, "pipeline ranks")
+    cp: Count = _or(1, "context-parallel ranks: each has a part of every sequence")
     ep: Count = _or(1, "expert-parallel ranks; only 1 is simulated")
     zero: ZeroStage = _or(0, "ZeRO stage; 3 shards parameters as FSDP does")
     grad_bucket: Bytes | None = _or(None, "bytes of whole gradient per reduction; default: the stack's")
@@ -219,6 +219,18 @@ class LayoutFile(Block):
     overlap_grad_reduce: bool | None = _or(None, "reduce gradients while backward runs; default: the stack's")
     prefetch: CountOrZero | None = _or(None, "zero 3: layers that are gathered ahead; default: the stack's")
     reshard_after_forward: bool | None = _or(None, "zero 3: free gathered layers after forward; default: true")
+    order: tuple[Literal["tp", "cp", "dp", "pp"], ...] | None = _or(
+        None, "mesh axes, innermost (neighbouring ranks) first; default: tp, cp, dp, pp"
+    )
+    dp_replicate: Count | None = _or(None, "HSDP: groups that hold copies of the shards; divides dp * cp")
+    sequence_parallel: bool | None = _or(None, "tp: split tokens over its ranks between attention and MLP")
+    tp_overlap: bool | None = _or(None, "tp: run its collectives under the neighbouring GEMM (async-TP)")
+    cp_kind: Literal["ring", "all_gather"] | None = _or(None, "cp: pass keys and values round a ring, or gather them")
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1"] | None = _or(None, "pp: order of actions; default 1f1b")
+    virtual_stages: Count | None = _or(None, "pp: stages that each rank holds (schedule: interleaved)")
+    stage_layers: tuple[CountOrZero, ...] | None = _or(None, "pp: layers of each virtual stage; default: even")
+    p2p_overlap: bool | None = _or(None, "pp: messages travel while the rank computes; default: true")
+    scatter_gather: bool | None = _or(None, "pp with tp: send 1/tp from each rank, gather on arrival")
 
 
 class BatchFile(Block):
@@ -299,6 +311,9 @@ class ScenarioFile(Block):
     layout: LayoutFile = _or(LayoutFile(), "mesh axes, ZeRO, buckets")
     batch: BatchFile = _says("sequences a step")
     precision: PrecisionFile = _says("one word (fp16, bf16, fp32, tf32) or a mapping")
-    recompute: Literal["none", "full"] = _or("none", "full: keep layer inputs only and run forward again in backward")
+    recompute: Literal["none", "selective", "full"] = _or(
+        "none", "full: keep layer inputs only, run forward again in backward; selective: the core of attention only"
+    )
+    recompute_layers: CountOrZero | None = _or(None, "full: only so many layers of each virtual stage; default: all")
     offload: OffloadFile = _or(OffloadFile(), "none, or a mapping")
     stack: StackFile = _says("shipped name, path, or mapping")

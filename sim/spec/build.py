@@ -24,6 +24,7 @@ def build(draft: Draft) -> types.Scenario:
         batch=types.BatchSpec(**batch_sizes(draft.batch, draft.layout.dp), sequence=draft.batch.sequence),
         precision=_precision(draft.precision, draft.stack),
         recompute=draft.blocks["recompute"],
+        recompute_layers=-1 if draft.blocks["recompute_layers"] is None else draft.blocks["recompute_layers"],
         offload=types.OffloadSpec(**dict(draft.offload)),
         stack=_stack(draft.stack),
     )
@@ -83,9 +84,7 @@ def _layout(draft: Draft) -> types.LayoutSpec:
     for key in ("grad_bucket", "gather_bucket", "overlap_grad_reduce", "prefetch"):
         if keys[key] is None:
             keys[key] = getattr(draft.stack, key)
-    if keys["reshard_after_forward"] is None:
-        keys["reshard_after_forward"] = True
-    return types.LayoutSpec(**keys)
+    return types.LayoutSpec(**{key: value for key, value in keys.items() if value is not None})
 
 
 def _precision(precision: PrecisionFile, stack: StackFile) -> types.PrecisionSpec:

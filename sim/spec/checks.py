@@ -6,25 +6,16 @@ of them is not valid; it yields (key path, what is wrong, the rule, the remedy).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from math import prod
 
+from sim.spec import layout_checks
 from sim.spec.build import batch_sizes, fits_of
 from sim.spec.refusals import AXES
+from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
 from sim.spec.validate import Draft
 from sim.spec.wording import choices
-
-Finding = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A rule: its name, the blocks it reads, and the function that yields what breaks it."""
-
-    name: str
-    blocks: tuple[str, ...]
-    find: Callable[[Draft], Iterator[Finding]]
 
 
 def run(draft: Draft) -> list[Finding]:
@@ -113,17 +104,20 @@ def _axes(d: Draft) -> Iterator[Finding]:
     for axis, name in AXES.items():
         size = getattr(d.layout, axis)
         if size != 1:
-            yield f"layout.{axis}", f"{name} ({axis}: {size}) is not simulated yet; dp with zero 0-3 is"
+            yield f"layout.{axis}", f"{name} ({axis}: {size}) is not simulated yet; tp, pp, cp and dp with zero 0-3 are"
 
 
 def _world(d: Draft) -> Iterator[Finding]:
-    c, world = d.cluster, d.layout.dp
+    c, sizes = d.cluster, {axis: getattr(d.layout, axis) for axis in ("tp", "cp", "pp", "dp")}
+    world = prod(sizes.values())
+    used = {axis: size for axis, size in sizes.items() if size > 1 or axis == "dp"}
+    said = " * ".join(used) + (f" = {' * '.join(map(str, used.values()))}" if len(used) > 1 else "") + f" = {world}"
     if world > c.nodes * c.gpus_per_host:
         gpus = f'cluster "{c.name}" has {c.nodes} x {c.gpus_per_host} = {c.nodes * c.gpus_per_host} GPUs'
-        yield "layout.dp", f"dp = {world} ranks, but {gpus}; lower dp, or raise cluster.nodes"
+        yield "layout.dp", f"{said} ranks, but {gpus}; lower {choices(used)}, or raise cluster.nodes"
     elif c.nodes > 1 and world % c.gpus_per_host:
         rule = f'ranks fill whole nodes of {c.gpus_per_host} GPUs when cluster "{c.name}" has {c.nodes} nodes'
-        yield "layout.dp", f"dp = {world}: {rule}; use a multiple of {c.gpus_per_host}, or set cluster.nodes: 1"
+        yield "layout.dp", f"{said}: {rule}; use a multiple of {c.gpus_per_host}, or set cluster.nodes: 1"
 
 
 def _zero_knobs(d: Draft) -> Iterator[Finding]:
@@ -251,6 +245,7 @@ def _one_fit_each(d: Draft) -> Iterator[Finding]:
 
 
 CHECKS = (
+    *layout_checks.CHECKS,
     Check("heads divide", ("model",), _head_shapes),
     Check("position table", ("model",), _position_table),
     Check("sequence fits the model", ("model", "batch"), _sequence_fits),

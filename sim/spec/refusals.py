@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_PIPELINE = "pipeline parallelism is not simulated yet; dp with zero 0-3 is"
-_SEQUENCE = "sequence parallelism is not simulated yet; dp with zero 0-3 is"
 _EXPERTS = "mixture of experts is not simulated yet; dense models are"
 _NARROW = "{value} is not simulated yet; compute in fp16, bf16, tf32 or fp32"
 _NVME = "offload to nvme is not simulated yet; offload to the CPU (optimizer: cpu with gradients: cpu) is"
@@ -17,11 +15,9 @@ _PARAMS = "offload of parameters is not simulated yet; optimizer: cpu with gradi
 _ACTIVATIONS = "offload of activations is not simulated yet; recompute: full saves activation memory"
 
 KEYS: Mapping[str, str] = {
-    "layout.sp": _SEQUENCE,
-    "layout.sequence_parallel": _SEQUENCE,
-    "layout.vpp": _PIPELINE,
-    "layout.schedule": _PIPELINE,
-    "layout.interleave": _PIPELINE,
+    "layout.sp": "sequence parallelism is layout.sequence_parallel: true, over the tp ranks",
+    "layout.vpp": "interleaving is layout.virtual_stages with schedule: interleaved",
+    "layout.interleave": "interleaving is layout.virtual_stages with schedule: interleaved",
     "model.experts": _EXPERTS,
     "model.experts_per_token": _EXPERTS,
     "model.top_k": _EXPERTS,
@@ -33,8 +29,11 @@ KEYS: Mapping[str, str] = {
 """Key path -> why it is refused and what there is instead."""
 
 VALUES: Mapping[tuple[str, str], str] = {
-    ("recompute", "selective"): "selective recompute is not simulated yet; none or full is",
-    ("recompute", "block"): "recompute of some blocks is not simulated yet; none or full is",
+    ("recompute", "block"): "recompute of some layers is recompute: full with recompute_layers",
+    **{
+        ("layout.schedule", name): f"the schedule {name} is not simulated yet; gpipe, 1f1b, interleaved and zb-h1 are"
+        for name in ("zb-v", "zbv", "dualpipe", "dualpipev", "zb-2p")
+    },
     **{("precision.compute", name): _NARROW.format(value=name) for name in ("fp8", "mxfp8", "nvfp4", "mxfp4", "int8")},
     ("offload.optimizer", "nvme"): _NVME,
     ("offload.gradients", "nvme"): _NVME,
@@ -42,9 +41,6 @@ VALUES: Mapping[tuple[str, str], str] = {
 """(Key path, value) -> why it is refused and what there is instead."""
 
 AXES: Mapping[str, str] = {
-    "tp": "tensor parallelism",
-    "pp": "pipeline parallelism",
-    "cp": "context parallelism",
     "ep": "expert parallelism",
 }
 """Mesh axes that must have size 1 for now -> their name."""

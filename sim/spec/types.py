@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DType = Literal["fp32", "tf32", "fp16", "bf16"]
-Fp8Recipe = Literal["none", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"]
-DTYPE_BYTES: Mapping[str, float] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "fp4": 0.5}
+DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,18 +48,6 @@ class ModelSpec:
     pooler: bool = False  # BERT: one H x H layer on the first token
     mlm_head: bool = False  # BERT: H x H transform, norm, vocabulary bias before the (tied) decoder
     dropout: float = 0.0
-    experts: int = 0  # routed experts of a mixture-of-experts layer; 0: every layer is dense
-    top_k: int = 0  # routed experts that each token visits
-    moe_ffn: int = 0  # inner width of one expert
-    shared_experts: int = 0  # experts that every token visits, each moe_ffn wide
-    first_dense_layers: int = 0  # layers before the first mixture-of-experts layer
-    attention: Literal["mha", "mla"] = "mha"  # multi-head (grouped or not), or DeepSeek's latent attention
-    q_lora_rank: int = 0  # MLA: 0 means queries are projected directly
-    kv_lora_rank: int = 0
-    nope_head_dim: int = 0
-    rope_head_dim: int = 0
-    v_head_dim: int = 0
-    qk_norm: bool = False
     source: str = ""
 
 
@@ -232,7 +219,7 @@ class LayoutSpec:
     overlap_grad_reduce: bool = True
     prefetch: int = 1
     reshard_after_forward: bool = True
-    order: tuple[str, ...] = ("tp", "cp", "ep", "dp", "pp")  # mesh axes, innermost (adjacent ranks) first
+    order: tuple[str, ...] = ("tp", "cp", "dp", "pp")  # mesh axes, innermost (adjacent ranks) first
     dp_replicate: int = 1  # HSDP: dp = dp_replicate x shard; parameters are sharded within, replicated across
     sequence_parallel: bool = False
     tp_overlap: bool = False  # TP collectives run under the GEMM they feed (async-TP, user buffers)
@@ -242,9 +229,6 @@ class LayoutSpec:
     stage_layers: tuple[int, ...] = ()  # layers of each virtual stage in model order; empty: even
     p2p_overlap: bool = True
     scatter_gather: bool = False  # p2p sends 1/tp of the activation from each TP rank, gathered on arrival
-    expert_tp: int = 1
-    capacity_factor: float = 0.0  # 0: dropless
-    expert_imbalance: float = 1.0  # tokens of the busiest expert rank over the mean
 
     @property
     def world(self) -> int:
@@ -270,7 +254,6 @@ class PrecisionSpec:
     grads: DType
     grad_comm: DType
     master: bool
-    fp8: Fp8Recipe = "none"  # what the GEMMs of the layers run in; attention, norms and the head stay in ``compute``
 
     @property
     def param_bytes(self) -> int:
@@ -335,6 +318,6 @@ class Scenario:
     batch: BatchSpec
     precision: PrecisionSpec
     recompute: Literal["none", "selective", "full"]
-    recompute_layers: int  # full: layers of each virtual stage that are recomputed (the first ones); -1: all
     offload: OffloadSpec
     stack: StackSpec
+    recompute_layers: int = -1  # full: layers of each virtual stage that are recomputed (the first ones); -1: all

@@ -91,8 +91,8 @@ class BlockBuilder:
         """Append kernels and the collectives between them, each in its place; returns the first and last index.
 
         A collective starts when the kernel before it has ended, and the kernel after it waits for it: exposed. One
-        marked ``overlap`` runs beside its neighbour GEMM instead: a gather (or a ring step) beside the kernel that
-        follows, which does not wait for it; a reduction beside the kernel before. Whoever comes next waits for both.
+        marked ``overlap`` runs beside its neighbour instead: the next kernel, which does not wait for it, or the
+        previous one, with which it starts. Whoever comes after both waits for both.
         """
         begin = len(self.ops)
         chain = _Chain(tuple(deps))
@@ -111,12 +111,12 @@ class BlockBuilder:
                 )
                 chain.kernel(index)
             else:
-                early = item.overlap and item.kind in ("reduce_scatter", "all_reduce")
+                early = item.overlap == "previous"
                 index = self.side(
                     f"{item.kind.replace('_', '-')} {item.axis}", item, item.axis, phase, item.axis,
                     deps=chain.before_last if early else chain.for_collective(), layer=layer,
                 )  # fmt: skip
-                chain.collective(index, late=item.overlap and not early)
+                chain.collective(index, late=item.overlap == "next")
         if chain.pending or chain.later or len(self.ops) == begin:
             chain.kernel(self.marker("joined", phase, deps=(*chain.pending, *chain.later)))
         return begin, len(self.ops) - 1

@@ -18,7 +18,7 @@ from sim.workload.ops import Action, Kernel, RankProgram, Workload
 from sim.workload.pipeline import PipelineRank
 from sim.workload.schedules.table import make
 from sim.workload.schedules.types import Schedule
-from sim.workload.step_end import Held, optimizer_block
+from sim.workload.step_end import optimizer_block
 from sim.workload.units import Unit, stages
 
 
@@ -27,9 +27,7 @@ def mesh_of(scenario: Scenario) -> Mesh:
     layout = scenario.layout
     return Mesh(
         sizes={"tp": layout.tp, "cp": layout.cp, "dp": layout.dp, "pp": layout.pp},
-        order=tuple(axis for axis in layout.order if axis != "ep"),
-        ep=layout.ep,
-        expert_tp=layout.expert_tp,
+        order=layout.order,
         replicate=layout.dp_replicate,
     )
 
@@ -62,15 +60,15 @@ def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, .
     builder = PipelineRank(scenario, schedule, cut, rank)
     builder.build()
     mine = [unit for stage, units in enumerate(cut) if schedule.rank_of_stage[stage] == rank for unit in units]
-    held = Held(dense=sum(u.params for u in mine), experts=sum(u.experts for u in mine))
+    params = sum(unit.params for unit in mine)
     shared = _tied_bytes(scenario) if any(unit.root for unit in mine) else 0.0
     last = Action(block=len(builder.blocks), microbatch=max(scenario.batch.accumulation - 1, 0))
     return RankProgram(
         name=f"pipeline rank {rank}" if scenario.layout.pp > 1 else "every rank",
-        blocks=(*builder.blocks, optimizer_block(scenario, held, shared_embedding=shared)),
+        blocks=(*builder.blocks, optimizer_block(scenario, params, shared_embedding=shared)),
         actions=(*builder.actions, last),
-        resident_gpu=residency.on_gpu(scenario, held),
-        resident_host=residency.on_host(scenario, held),
+        resident_gpu=residency.on_gpu(scenario, params),
+        resident_host=residency.on_host(scenario, params),
     )
 
 
@@ -91,9 +89,6 @@ def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ran
         "tp": mesh.groups("tp"),
         "cp": mesh.groups("cp"),
         "pp": mesh.groups("pp"),
-        "ep": mesh.groups("ep"),
-        "expert_tp": mesh.groups("expert_tp"),
-        "edp": mesh.groups("expert_dp"),
     }
     if scenario.layout.dp_replicate == 1:
         del groups["shard"], groups["replicate"]

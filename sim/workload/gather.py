@@ -27,25 +27,25 @@ class Gathers:
         phase: Phase,
         param_bytes: float,
         prefetch: int,
-        axes: dict[str, str],
+        axis: str,
     ) -> None:
         self.block = block
         self.units = units
         self.phase = phase
         self.param_bytes = param_bytes
         self.prefetch = prefetch
-        self.axes = axes  # "dp" and "edp" -> process group that shards those parameters; none: nothing is ever gathered
-        self.gathered: dict[int, tuple[int, ...]] = {}  # position -> indexes of its gathers
+        self.axis = axis  # the process group that shards parameters; empty: all are here, and every method does nothing
+        self.gathered: dict[int, int] = {}  # position -> index of its gather
         self.computed: dict[int, int] = {}  # position -> index of its last kernel
         self.issued = 0
         self.present: set[int] = set()
 
     def need(self, position: int) -> tuple[int, ...]:
         """Issue gathers up to ``prefetch`` ahead of ``position``; the dependencies of its compute."""
-        while self.axes and self.issued < len(self.units) and self.issued <= position + self.prefetch:
+        while self.axis and self.issued < len(self.units) and self.issued <= position + self.prefetch:
             self._issue(self.issued)
             self.issued += 1
-        return self.gathered.get(position, ())
+        return (self.gathered[position],) if position in self.gathered else ()
 
     def skip_roots(self) -> None:
         """Root units are still there from forward: this pass gathers only the others."""
@@ -57,30 +57,20 @@ class Gathers:
 
     def _issue(self, position: int) -> None:
         unit = self.units[position]
-        if position in self.present:
+        if position in self.present or not unit.params:
             return
         before = self.computed.get(position - self.prefetch - 1)
         deps = () if before is None else (before,)
-        for axis, stream, params in (("dp", "gather", unit.params), ("edp", "gather.experts", unit.experts)):
-            if not params or not self.axes.get(axis):
-                continue
-            size = float(params * self.param_bytes)
-            index = self.block.side(
-                f"gather {unit.name}",
-                Collective(kind="all_gather", axis=self.axes[axis], size=size),
-                stream,
-                self.phase,
-                "param_gather",
-                deps=deps,
-                layer=unit.layer,
-            )
-            self.block.takes(index, GATHERED, size)
-            self.gathered[position] = (*self.gathered.get(position, ()), index)
+        size = float(unit.params * self.param_bytes)
+        work = Collective(kind="all_gather", axis=self.axis, size=size)
+        index = self.block.side(
+            f"gather {unit.name}", work, "gather", self.phase, "param_gather", deps=deps, layer=unit.layer
+        )
+        self.block.takes(index, GATHERED, size)
+        self.gathered[position] = index
 
     def done(self, position: int, last: int, *, free: bool) -> None:
         """The compute of ``position`` ends with op ``last``; ``free`` its gathered parameters then."""
         self.computed[position] = last
-        if free and self.axes:
-            unit = self.units[position]
-            held = sum(n for axis, n in (("dp", unit.params), ("edp", unit.experts)) if self.axes.get(axis))
-            self.block.frees(last, GATHERED, float(held * self.param_bytes))
+        if free and self.axis:
+            self.block.frees(last, GATHERED, float(self.units[position].params * self.param_bytes))

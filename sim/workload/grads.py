@@ -14,21 +14,19 @@ from sim.workload.block import BlockBuilder
 from sim.workload.ops import Collective, Copy, Kernel
 from sim.workload.units import Unit
 
-REDUCED = {"params": "gradients reduced", "experts": "expert gradients reduced"}
+REDUCED = "gradients reduced"
 ON_HOST = "gradients on the host"
 OWNER = "gradients"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientPolicy:
-    """How the gradients of one kind of parameters (dense, or experts') move.
+    """How gradients move.
 
-    ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of
-    such ranks hold copies (HSDP). ``transient``: gradients exist only from backward to the end of their reduction or
-    copy.
+    ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of such
+    ranks hold copies (HSDP). ``transient``: gradients exist only from backward to the end of their reduction or copy.
     """
 
-    part: Literal["params", "experts"]
     axis: str
     ranks: int
     replicas: int
@@ -38,8 +36,8 @@ class GradientPolicy:
     pinned: bool
     transient: bool
     bucket: float  # bytes on the wire, of the whole bucket
-    grad_bytes: float
-    wire_bytes: float
+    grad_bytes: int
+    wire_bytes: int
 
     @property
     def idle(self) -> bool:
@@ -47,34 +45,18 @@ class GradientPolicy:
         return self.kind is None and not self.offload
 
 
-def policies(scenario: Scenario) -> tuple[GradientPolicy, ...]:
-    """What layout, precision and offload ask for: dense parameters first, then those of experts, if any."""
-    layout = scenario.layout
-    replicas = layout.dp_replicate if layout.zero >= 1 else 1
-    dense = _policy(scenario, "params", "dp" if replicas == 1 else "shard", layout.dp * layout.cp // replicas, replicas)
-    if not scenario.model.experts:
-        return (dense,)
-    return dense, _policy(scenario, "experts", "edp", expert_ranks(scenario), 1)
-
-
-def expert_ranks(scenario: Scenario) -> int:
-    """Ranks that hold the same experts: tp x cp x dp / (ep x expert_tp)."""
-    layout = scenario.layout
-    return layout.tp * layout.cp * layout.dp // (layout.ep * layout.expert_tp)
-
-
-def _policy(
-    scenario: Scenario, part: Literal["params", "experts"], axis: str, ranks: int, replicas: int
-) -> GradientPolicy:
+def policy_for(scenario: Scenario) -> GradientPolicy:
+    """The policy that layout, precision and offload ask for. Context-parallel ranks share parameters as dp ranks do."""
     layout, precision = scenario.layout, scenario.precision
     offload = scenario.offload.gradients == "cpu"
+    replicas = layout.dp_replicate if layout.zero >= 1 else 1
+    everyone = layout.dp * layout.cp
     kind: Literal["all_reduce", "reduce_scatter"] | None = None
-    if ranks > 1 or replicas > 1:
+    if everyone > 1:
         kind = "all_reduce" if layout.zero == 0 else "reduce_scatter"
     return GradientPolicy(
-        part=part,
-        axis=axis,
-        ranks=ranks,
+        axis="dp" if replicas == 1 else "shard",
+        ranks=everyone // replicas,
         replicas=replicas,
         kind=kind,
         overlap=layout.overlap_grad_reduce,
@@ -102,14 +84,11 @@ class GradientStream:
     def unit_done(self, unit: Unit, first: int, last: int) -> None:
         """The unit's gradients exist once op ``last`` has ended; ``first`` begins to write them."""
         policy = self.policy
-        params = getattr(unit, policy.part)
-        if not params:
-            return
         if policy.transient:
-            self.block.takes(first, OWNER, float(params * policy.grad_bytes))
+            self.block.takes(first, OWNER, float(unit.params * policy.grad_bytes))
         if policy.idle:
             return
-        self.params += params
+        self.params += unit.params
         self.last = last
         if self.params * policy.wire_bytes >= policy.bucket:
             self._close()
@@ -138,7 +117,7 @@ class GradientStream:
             _, after = block.kernels((_cast(params, policy.grad_bytes, policy.wire_bytes),), "B")
         if policy.kind:
             after = self._reduce(params, after)
-            self.flushed.append((REDUCED[policy.part], after))
+            self.flushed.append((REDUCED, after))
         if policy.offload:
             copy = Copy(direction="d2h", size=params * policy.grad_bytes / policy.ranks, pinned=policy.pinned)
             after = block.side(f"gradients to CPU {self.number}", copy, "d2h", "B", "d2h", deps=(after,))
@@ -150,18 +129,17 @@ class GradientStream:
         """All-reduce, or reduce-scatter and, between replicas, all-reduce of the shard."""
         policy = self.policy
         size = float(params * policy.wire_bytes)
-        stream = "dp" if policy.part == "params" else "edp"
         if policy.ranks > 1:
             work = Collective(kind=policy.kind or "all_reduce", axis=policy.axis, size=size)
             name = "all-reduce" if policy.kind == "all_reduce" else "reduce-scatter"
-            after = self.block.side(f"{name} bucket {self.number}", work, stream, "B", "dp", deps=(after,))
+            after = self.block.side(f"{name} bucket {self.number}", work, "dp", "B", "dp", deps=(after,))
         if policy.replicas > 1:
             work = Collective(kind="all_reduce", axis="replicate", size=size / policy.ranks)
-            after = self.block.side(f"all-reduce shard {self.number}", work, stream, "B", "dp", deps=(after,))
+            after = self.block.side(f"all-reduce shard {self.number}", work, "dp", "B", "dp", deps=(after,))
         return after
 
 
-def _cast(params: int, source: float, target: float) -> Kernel:
+def _cast(params: int, source: int, target: int) -> Kernel:
     return Kernel(
         name="cast gradients",
         kind="elementwise",

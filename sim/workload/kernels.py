@@ -1,13 +1,12 @@
 """The kernels of a transformer layer in the order in which an eager framework launches them.
 
 Owns the order of blocks, norms and residuals (pre-norm, or BERT's post-norm) and is the room's front door to
-kernels: everything another module needs is imported from here. Must not know pipelines, ranks or devices. Tensor
-parallelism would be a field of ``Shape``.
+kernels: everything another module needs is imported from here. Must not know pipelines, ranks or devices.
 """
 
 from __future__ import annotations
 
-from sim.workload.kernels_attention import attention_backward, attention_forward
+from sim.workload.kernels_attention import attention_backward, attention_forward, math_core
 from sim.workload.kernels_edges import embedding_backward, embedding_forward, head_backward, head_forward
 from sim.workload.kernels_mlp import mlp_backward, mlp_forward
 from sim.workload.kernels_norm import branch_sum, join_backward, join_forward, norm_backward, norm_forward
@@ -19,9 +18,12 @@ from sim.workload.kernels_optimizer import (
     state_bytes,
     zero_grad,
 )
-from sim.workload.kernels_shape import Kernels, Shape
+from sim.workload.kernels_shape import Items, Kernels, Shape
+from sim.workload.ops import Kernel
+from sim.workload.regions import region_backward, region_forward
 
 __all__ = [
+    "Items",
     "Kernels",
     "Shape",
     "accumulate_grads",
@@ -34,30 +36,58 @@ __all__ = [
     "layer_backward",
     "layer_forward",
     "optimizer_step",
+    "recompute_items",
+    "split_backward",
     "state_bytes",
     "zero_grad",
 ]
 
 
-def layer_forward(shape: Shape) -> Kernels:
+def layer_forward(shape: Shape) -> Items:
     """One layer forward: norm, attention, join, norm, MLP, join; each norm after its join in a post-norm model."""
-    norm1, norm2 = norm_forward(shape, "norm1"), norm_forward(shape, "norm2")
-    attention = (*attention_forward(shape), *join_forward(shape, "attention", shape.model.out_bias))
-    mlp = (*mlp_forward(shape), *join_forward(shape, "mlp", shape.model.mlp_bias))
+    between = shape.between
+    norm1, norm2 = norm_forward(between, "norm1"), norm_forward(between, "norm2")
+    join1 = join_forward(between, "attention", shape.model.out_bias)
+    join2 = join_forward(between, "mlp", shape.model.mlp_bias)
+    attention = (*region_forward(shape, attention_forward(shape)), *join1)
+    mlp = (*region_forward(shape, mlp_forward(shape)), *join2)
     if shape.model.post_norm:
         return (*attention, *norm1, *mlp, *norm2)
     return (*norm1, *attention, *norm2, *mlp)
 
 
-def layer_backward(shape: Shape) -> Kernels:
+def layer_backward(shape: Shape) -> Items:
     """One layer backward, as autograd runs it: each product's input gradient, then its weight gradient.
 
     Where the residual stream split in two, the gradients of the branches are added: twice a layer.
     """
-    norm1, norm2 = norm_backward(shape, "norm1"), norm_backward(shape, "norm2")
-    attention = (*join_backward(shape, "attention", shape.model.out_bias), *attention_backward(shape))
-    mlp = (*join_backward(shape, "mlp", shape.model.mlp_bias), *mlp_backward(shape))
-    sum1, sum2 = branch_sum(shape, "norm1"), branch_sum(shape, "norm2")
+    between = shape.between
+    norm1, norm2 = norm_backward(between, "norm1"), norm_backward(between, "norm2")
+    join1 = join_backward(between, "attention", shape.model.out_bias)
+    join2 = join_backward(between, "mlp", shape.model.mlp_bias)
+    attention = (*join1, *region_backward(shape, attention_backward(shape)))
+    mlp = (*join2, *region_backward(shape, mlp_backward(shape)))
+    sum1, sum2 = branch_sum(between, "norm1"), branch_sum(between, "norm2")
     if shape.model.post_norm:
         return (*norm2, *mlp, *sum2, *norm1, *attention, *sum1)
     return (*mlp, *norm2, *sum2, *attention, *norm1, *sum1)
+
+
+def recompute_items(shape: Shape, kind: str) -> Items:
+    """What backward does again: nothing, the core of attention (selective), or the layer's forward (full).
+
+    Selective (Korthikanti et al. 2022, section 5): scores, softmax, dropout, context; nothing where one flash kernel
+    does all of it, which keeps no such matrix.
+    """
+    if kind == "full":
+        return layer_forward(shape)
+    if kind == "selective" and not shape.flash:
+        return math_core(shape)
+    return ()
+
+
+def split_backward(items: Items) -> tuple[Items, Items]:
+    """Input gradients with their collectives, and weight gradients, which nobody waits for (zero-bubble schedules)."""
+    later = tuple(i for i in items if isinstance(i, Kernel) and i.role == "weight_grad")
+    first = tuple(i for i in items if not (isinstance(i, Kernel) and i.role == "weight_grad"))
+    return first, later

@@ -84,9 +84,9 @@ def _rope_backward(shape: Shape) -> Kernels:
 
 def _flash(shape: Shape, name: str, factor: float) -> Kernel:
     q, kv = shape.act(shape.q_width), shape.act(shape.kv_width)
-    row_sums = float(shape.head_batch * shape.sequence * FP32)
+    row_sums = float(shape.head_batch * shape.local_sequence * FP32)
     backward = name.endswith("grad")
-    flops = 4.0 * shape.sequence**2 * shape.model.head_dim * shape.head_batch * factor
+    flops = 4.0 * shape.local_sequence * shape.sequence * shape.model.head_dim * shape.head_batch * factor
     return Kernel(
         name=name, kind="attention", flops=flops / 2 if shape.causal else flops,
         bytes_read=(3 * q + 2 * kv + row_sums) if backward else q + 2 * kv,
@@ -115,12 +115,17 @@ def _layout_copies(shape: Shape) -> Kernels:
     return tuple(out)
 
 
-def _math_forward(shape: Shape) -> Kernels:
+def math_core(shape: Shape) -> Kernels:
+    """Scores, softmax, dropout, context: all that is of the size of the s x s matrices."""
     s, d, batch = shape.sequence, shape.model.head_dim, shape.head_batch
-    out = [*_layout_copies(shape), gemm(shape, "attention.scores", (s, s, d), batch), *_softmax_forward(shape)]
+    out = [gemm(shape, "attention.scores", (s, s, d), batch), *_softmax_forward(shape)]
     if shape.dropout:
         out.append(dropout_forward(shape, "attention.probs", shape.scores))
-    out.append(gemm(shape, "attention.context", (s, d, s), batch))
+    return (*out, gemm(shape, "attention.context", (s, d, s), batch))
+
+
+def _math_forward(shape: Shape) -> Kernels:
+    out = [*_layout_copies(shape), *math_core(shape)]
     out.append(dense_pass(shape, "attention.context_copy", shape.q_width, (1, 1)))
     return tuple(out)
 

@@ -12,6 +12,7 @@ from sim.workload.kernels_norm import norm_backward, norm_forward
 from sim.workload.kernels_shape import (
     FP32,
     INDEX_BYTES,
+    Items,
     Kernels,
     Shape,
     bias_add,
@@ -25,7 +26,8 @@ from sim.workload.kernels_shape import (
     linear_forward,
     memory_pass,
 )
-from sim.workload.ops import Kernel
+from sim.workload.ops import Collective, Kernel
+from sim.workload.regions import lookup_backward, lookup_forward, loss_exchange, region_backward, region_forward
 
 
 def _tables(shape: Shape) -> tuple[tuple[str, int], ...]:
@@ -38,33 +40,40 @@ def _tables(shape: Shape) -> tuple[tuple[str, int], ...]:
     return tuple(out)
 
 
-def embedding_forward(shape: Shape) -> Kernels:
-    """Look up each table and add it to the sum, then norm and dropout where the model has them."""
-    out: list[Kernel] = []
-    one, dtype = shape.act(shape.hidden), shape.precision.compute
+def embedding_forward(shape: Shape) -> Items:
+    """Look up each table and add it to the sum, then norm and dropout where the model has them.
+
+    The vocabulary is in parts over tensor-parallel ranks: their rows are summed as soon as they are looked up.
+    """
+    out: list[Kernel | Collective] = []
+    dtype, between = shape.precision.compute, shape.between
     for name, _ in _tables(shape):
-        read = one + shape.tokens * INDEX_BYTES
-        out.append(memory_pass(f"embedding.{name}", read, one, kind="embedding", dtype=dtype))
-        if name != "tokens":
-            out.append(dense_pass(shape, f"embedding.{name}.add", shape.hidden, (2, 1)))
+        here = shape if name == "tokens" else between
+        read = here.act(shape.hidden) + here.tokens * INDEX_BYTES
+        out.append(memory_pass(f"embedding.{name}", read, here.act(shape.hidden), kind="embedding", dtype=dtype))
+        if name == "tokens":
+            out.extend(lookup_forward(shape))
+        else:
+            out.append(dense_pass(between, f"embedding.{name}.add", shape.hidden, (2, 1)))
     if shape.model.embedding_norm:
-        out.extend(norm_forward(shape, "embedding.norm"))
+        out.extend(norm_forward(between, "embedding.norm"))
     if shape.dropout:
-        out.append(dropout_forward(shape, "embedding", shape.tokens * shape.hidden))
+        out.append(dropout_forward(between, "embedding", between.tokens * shape.hidden))
     return tuple(out)
 
 
-def embedding_backward(shape: Shape) -> Kernels:
+def embedding_backward(shape: Shape) -> Items:
     """Dropout and norm back; each table's gradient is zeroed whole, then rows are added to it.
 
     A tied table has a second gradient, from the logits product: the two are summed in one more pass.
     """
-    out: list[Kernel] = []
-    one, dtype = shape.act(shape.hidden), shape.precision.compute
+    out: list[Kernel | Collective] = []
+    one, dtype, between = shape.act(shape.hidden), shape.precision.compute, shape.between
     if shape.dropout:
-        out.append(dropout_backward(shape, "embedding", shape.tokens * shape.hidden))
+        out.append(dropout_backward(between, "embedding", between.tokens * shape.hidden))
     if shape.model.embedding_norm:
-        out.extend(norm_backward(shape, "embedding.norm"))
+        out.extend(norm_backward(between, "embedding.norm"))
+    out.extend(lookup_backward(shape))
     for name, rows in reversed(_tables(shape)):
         table = float(rows * shape.hidden * shape.elem)
         read = one + shape.tokens * INDEX_BYTES
@@ -77,11 +86,10 @@ def embedding_backward(shape: Shape) -> Kernels:
     return tuple(out)
 
 
-def head_forward(shape: Shape) -> Kernels:
+def head_forward(shape: Shape) -> Items:
     """Final norm, pooler, MLM transform, logits product (and its bias), loss."""
     h, out = shape.hidden, list[Kernel]()
-    if not shape.model.post_norm:
-        out.extend(norm_forward(shape, "head.norm"))
+    before = () if shape.model.post_norm else norm_forward(shape.between, "head.norm")
     if shape.model.pooler:
         rows = float(shape.micro * h * shape.elem)
         out.append(gemm(shape, "head.pooler", (shape.micro, h, h)))
@@ -94,10 +102,11 @@ def head_forward(shape: Shape) -> Kernels:
     out.append(linear_forward(shape, "head.logits", h, shape.vocab))
     if shape.model.mlm_head:
         out.append(bias_add(shape, "head.logits", shape.vocab))
-    return (*out, *loss_forward(shape))
+    gathered = region_forward(shape, tuple(out))[: len(out) + 1] if shape.layout.sequence_parallel else tuple(out)
+    return (*before, *gathered, *loss_forward(shape), *loss_exchange(shape))
 
 
-def head_backward(shape: Shape) -> Kernels:
+def head_backward(shape: Shape) -> Items:
     """The loss's gradient, then the reverse of ``head_forward``."""
     h, out = shape.hidden, [*loss_backward(shape)]
     if shape.model.mlm_head:
@@ -115,9 +124,11 @@ def head_backward(shape: Shape) -> Kernels:
         out.append(memory_pass("head.pooler.bias_grad", rows, h * shape.elem, role="weight_grad", dtype=dtype))
         out.append(gemm(shape, "head.pooler.input_grad", (shape.micro, h, h), role="input_grad"))
         out.append(gemm(shape, "head.pooler.weight_grad", (h, h, shape.micro), role="weight_grad"))
-    if not shape.model.post_norm:
-        out.extend(norm_backward(shape, "head.norm"))
-    return tuple(out)
+    after = () if shape.model.post_norm else norm_backward(shape.between, "head.norm")
+    items = region_backward(shape, tuple(out))
+    if shape.tp > 1 and shape.layout.sequence_parallel:
+        items = items[1:]  # the loss's gradient is whole already
+    return (*items, *after)
 
 
 def loss_cast(shape: Shape) -> bool:

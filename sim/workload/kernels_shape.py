@@ -2,22 +2,27 @@
 
 Owns ``Shape`` and the constructors of matrix products and memory passes. Knows bytes and FLOPs; must not know the
 order of a layer (see ``kernels``), a rank or a device. Element-wise kernels count no FLOPs: memory bounds them, and
-model FLOPs are those of matrix products. Widths are asked of the shape, never of the model, so that a shape can one
-day stand for the share of one tensor-parallel rank.
+model FLOPs are those of matrix products. Widths are asked of the shape, never of the model: a shape is the share of one
+tensor- and context-parallel rank.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sim.errors import Problem, ScenarioError
-from sim.spec.types import DTYPE_BYTES, ModelSpec, PrecisionSpec, StackSpec
+from sim.spec.types import DTYPE_BYTES, LayoutSpec, ModelSpec, PrecisionSpec, StackSpec
 from sim.workload.model import attention_widths, mlp_in_width
-from sim.workload.ops import Kernel, KernelKind, Quality
+from sim.workload.ops import Collective, Kernel, KernelKind, Quality
 
 Role = Literal["forward", "input_grad", "weight_grad"]
 Kernels = tuple[Kernel, ...]
+Items = tuple[Kernel | Collective, ...]
+"""Kernels with the collectives between them, each in its place."""
+
+ALONE = LayoutSpec()
+"""One rank with everything."""
 
 MASK_BYTES = 1  # PyTorch keeps a dropout mask as one byte an element
 FP32 = 4
@@ -36,6 +41,8 @@ class Shape:
     sequence: int
     stack: StackSpec
     precision: PrecisionSpec
+    layout: LayoutSpec = ALONE
+    token_parts: int = 1  # ranks over which the tokens at hand are split (sequence parallelism)
 
     def __post_init__(self) -> None:
         if self.micro < 1 or self.sequence < 1:
@@ -49,9 +56,24 @@ class Shape:
             raise ScenarioError([Problem("", 0, 0, "precision.compute", what)])
 
     @property
+    def tp(self) -> int:
+        """Tensor-parallel ranks: widths inside attention and MLP are a part of the model's."""
+        return self.layout.tp
+
+    @property
+    def between(self) -> Shape:
+        """The shape between tensor-parallel regions: with sequence parallelism a part of the tokens, at full width."""
+        return replace(self, token_parts=self.tp) if self.layout.sequence_parallel else self
+
+    @property
     def tokens(self) -> int:
-        """Tokens of the microbatch."""
-        return self.micro * self.sequence
+        """Tokens of the microbatch on this rank: those of its context-parallel part."""
+        return self.micro * self.local_sequence // self.token_parts
+
+    @property
+    def local_sequence(self) -> int:
+        """Tokens of one sequence on this context-parallel rank."""
+        return self.sequence // self.layout.cp
 
     @property
     def elem(self) -> int:
@@ -66,12 +88,12 @@ class Shape:
     @property
     def q_width(self) -> int:
         """Width of the queries, and of the attention output before its projection."""
-        return attention_widths(self.model)[0]
+        return attention_widths(self.model)[0] // self.tp
 
     @property
     def kv_width(self) -> int:
-        """Width of the keys; the values are as wide."""
-        return attention_widths(self.model)[1]
+        """Width of the keys; the values are as wide. With more ranks than key heads every rank holds one head."""
+        return max(attention_widths(self.model)[1] // self.tp, self.model.head_dim)
 
     @property
     def qkv_width(self) -> int:
@@ -81,27 +103,27 @@ class Shape:
     @property
     def up_width(self) -> int:
         """Output width of the first MLP product (gate and up in one)."""
-        return mlp_in_width(self.model)
+        return mlp_in_width(self.model) // self.tp
 
     @property
     def ffn(self) -> int:
         """Input width of the second MLP product."""
-        return self.model.ffn
+        return self.model.ffn // self.tp
 
     @property
     def vocab(self) -> int:
-        """Width of the logits."""
-        return self.model.vocab
+        """Width of the logits: the vocabulary, padded to a multiple of the tensor-parallel ranks, in parts."""
+        return -(-self.model.vocab // self.tp)
 
     @property
     def head_batch(self) -> int:
         """Independent attention problems: sequences x heads."""
-        return self.micro * self.model.heads
+        return self.micro * self.model.heads // self.tp
 
     @property
     def scores(self) -> int:
-        """Elements of the attention matrix, sequences x heads x sequence^2."""
-        return self.head_batch * self.sequence**2
+        """Elements of the attention matrix, sequences x heads x queries here x all keys."""
+        return self.head_batch * self.local_sequence * self.sequence
 
     @property
     def causal(self) -> bool:
@@ -116,7 +138,7 @@ class Shape:
     @property
     def grouped(self) -> bool:
         """Whether several query heads share one key head."""
-        return self.model.kv_heads < self.model.heads
+        return self.kv_width < self.q_width
 
     @property
     def eager_layout(self) -> bool:

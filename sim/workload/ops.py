@@ -51,11 +51,17 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collective:
-    """A collective over the ranks of one mesh axis. ``size`` is the WHOLE buffer in bytes (n times the shard)."""
+    """An exchange over the ranks of one process group.
 
-    kind: Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
+    ``size`` in bytes: of all_reduce, all_gather, reduce_scatter and broadcast the WHOLE buffer (n times the shard); of
+    send_recv one rank's message; of all_to_all one rank's whole send buffer. ``overlap``: inside a block's chain of
+    work it runs beside the ``next`` kernel or the ``previous`` one instead of between them.
+    """
+
+    kind: Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "all_to_all"]
     axis: str
     size: float
+    overlap: Literal["none", "next", "previous"] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

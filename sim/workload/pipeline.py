@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.block import BlockBuilder
 from sim.workload.gather import Gathers
-from sim.workload.grads import GradientStream, policies
-from sim.workload.kernels import Items, accumulate_grads, split_backward
+from sim.workload.grads import GradientStream, policy_for
+from sim.workload.kernels import accumulate_grads, split_backward
 from sim.workload.ops import Action, Block, Collective, Phase
 from sim.workload.schedules.types import Schedule, ScheduleAction
 from sim.workload.units import Unit
@@ -30,7 +30,7 @@ class PipelineRank:
         self.schedule = schedule
         self.stages = stages
         self.rank = rank
-        self.policies = policies(scenario)
+        self.policy = policy_for(scenario)
         self.blocks: list[Block] = [_begin()]
         self.index: dict[object, int] = {}
         self.actions: list[Action] = [Action(block=0, microbatch=0)]
@@ -99,14 +99,13 @@ class PipelineRank:
 
     def _gathers(self, block: BlockBuilder, units: Sequence[Unit], *, forward: bool) -> Gathers:
         layout = self.scenario.layout
-        axes = {p.axis if p.part == "experts" else "dp": p.axis for p in self.policies if p.ranks > 1}
         gathers = Gathers(
             block,
             units,
             phase="F" if forward else "B",
             param_bytes=self.scenario.precision.param_bytes,
             prefetch=layout.prefetch,
-            axes=axes if layout.zero == 3 else {},
+            axis=self.policy.axis if layout.zero == 3 and self.policy.ranks > 1 else "",
         )
         if not forward:
             (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
@@ -184,14 +183,12 @@ class PipelineRank:
     # -- gradients and memory ---------------------------------------------------------------------------------------
 
     def _streams(self, block: BlockBuilder, *, last: bool) -> list[GradientStream]:
-        return [GradientStream(block, p) for p in self.policies if last or p.transient]
+        return [GradientStream(block, self.policy)] if last or self.policy.transient else []
 
     def _accumulate(self, block: BlockBuilder, unit: Unit, end: int, phase: Phase, *, first: bool) -> int:
         """Add to the gradients of earlier microbatches, where they are kept whole."""
-        transient = self.policies[0].transient
-        adds: Items = accumulate_grads(
-            unit.params + unit.experts, self.scenario.precision, max(1, unit.tensors), first=first or transient
-        )
+        once = first or self.policy.transient
+        adds = accumulate_grads(unit.params, self.scenario.precision, max(1, unit.tensors), first=once)
         return block.items(adds, phase, layer=unit.layer)[1] if adds else end
 
     def _take(self, block: BlockBuilder, index: int, sizes: Mapping[str, float]) -> None:

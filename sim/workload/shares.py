@@ -1,7 +1,7 @@
 """How many parameters one rank holds of each unit, before any sharding over data-parallel ranks.
 
-Owns the split of tensors over tensor- and expert-parallel ranks (Megatron-LM: QKV, gate, up and the embedding tables by
-columns or vocabulary, the two output projections by rows; norms, routers and biases of row-split layers on every rank).
+Owns the split of tensors over tensor-parallel ranks (Megatron-LM: QKV, up and the embedding tables by columns or
+vocabulary, the two output projections by rows; norms and biases of row-split layers on every rank).
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from sim.workload.kernels import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Parameters of one rank: ``dense`` ones, reduced over all data-parallel ranks, and those of its ``experts``."""
+    """Parameters of one rank, in so many tensors."""
 
-    dense: int
-    experts: int
+    params: int
     tensors: int
 
 
-# Parts of a tensor's name -> how it is split. What is not named here is on every tensor-parallel rank.
+# Parts of a tensor's name -> it is split. What is not named here is on every tensor-parallel rank.
 _SPLIT = (
-    "attention.qkv", "attention.out.weight", "attention.q_b", "attention.kv_b", "attention.q.",
-    "mlp.up", "mlp.gate", "mlp.down.weight", "shared", "embedding.tokens", "head.output.weight", "head.output.bias",
+    "attention.qkv", "attention.out.weight", "mlp.up", "mlp.down.weight",
+    "embedding.tokens", "head.output.weight", "head.output.bias",
 )  # fmt: skip
 
 
-def layer_share(shape: Shape, layer: int) -> Share:
+def layer_share(shape: Shape) -> Share:
     """One layer's parameters on one rank."""
-    return _share(shape, model.layer_tensors(shape.model, layer))
+    return _share(shape, model.layer_tensors(shape.model))
 
 
 def embedding_share(shape: Shape) -> Share:
@@ -44,16 +43,17 @@ def head_share(shape: Shape, *, copy: bool) -> Share:
     share = _share(shape, model.head_tensors(shape.model))
     if not (copy and shape.model.tied_embeddings):
         return share
-    extra = shape.model.vocab * shape.model.hidden // shape.layout.tp
-    return Share(dense=share.dense + extra, experts=0, tensors=share.tensors + 1)
+    return Share(params=share.params + shape.vocab * shape.model.hidden, tensors=share.tensors + 1)
 
 
 def _share(shape: Shape, tensors: Iterable[model.Tensor]) -> Share:
-    dense = experts = count = 0
+    """Key and value heads that are copied to several ranks count on each of them."""
+    params = count = 0
     for name, _, size in tensors:
         count += 1
-        if "experts" in name and "shared" not in name:
-            experts += size // (shape.layout.ep * shape.layout.expert_tp)
+        if "attention.qkv" in name:
+            whole = shape.model.heads * shape.model.head_dim + 2 * shape.model.kv_heads * shape.model.head_dim
+            params += size // whole * shape.qkv_width
         else:
-            dense += size // shape.layout.tp if any(part in name for part in _SPLIT) else size
-    return Share(dense=dense, experts=experts, tensors=count)
+            params += -(-size // shape.tp) if any(part in name for part in _SPLIT) else size
+    return Share(params=params, tensors=count)

@@ -16,22 +16,30 @@ from sim.workload.kernels_norm import eager_rmsnorm
 from sim.workload.kernels_shape import FP32, INDEX_BYTES, MASK_BYTES, Shape
 
 
-def layer_stash(shape: Shape) -> dict[str, float]:
-    """Bytes that one layer's forward keeps, by owner: attention, MLP, norms, dropout masks."""
+def layer_stash(shape: Shape, *, selective: bool = False) -> dict[str, float]:
+    """Bytes that one layer's forward keeps on this rank, by owner: attention, MLP, norms, dropout masks.
+
+    ``selective``: without what the core of attention keeps, 5 a s^2 b bytes over the tensor-parallel ranks.
+    """
     return {
-        "activations.attention": _attention(shape),
+        "activations.attention": _attention(shape, selective),
         "activations.mlp": _mlp(shape),
-        "activations.norm": 2 * _norm(shape),
-        "activations.masks": _masks(shape),
+        "activations.norm": 2 * _norm(shape.between),
+        "activations.masks": _masks(shape, selective),
     }
 
 
-def _attention(shape: Shape) -> float:
-    """Input of the QKV product, q, k, v, the softmax (and its dropped-out copy) or row sums, the context."""
+def _attention(shape: Shape, selective: bool) -> float:
+    """Input of the QKV product, q, k, v, the softmax (and its dropped-out copy) or row sums, the context.
+
+    With sequence parallelism a rank keeps its part of the region's input, and gathers it again in backward.
+    """
     kv = shape.kv_width if shape.flash else shape.q_width  # the batched products read one k and v a query head
-    kept = shape.act(shape.hidden) + shape.act(shape.q_width + 2 * kv) + shape.act(shape.q_width)
+    kept = shape.between.act(shape.hidden) + shape.act(shape.q_width + 2 * kv) + shape.act(shape.q_width)
     if shape.flash:
-        return kept + shape.head_batch * shape.sequence * FP32
+        return kept + shape.head_batch * shape.local_sequence * FP32
+    if selective:
+        return kept
     return kept + shape.scores * shape.elem * (2 if shape.dropout else 1)
 
 
@@ -42,7 +50,7 @@ def _mlp(shape: Shape) -> float:
     gate, scripted GELU its tanh (2 x 4h bytes a token that the 34 s b h do not have).
     """
     model = shape.model
-    kept = shape.act(shape.hidden) + shape.act(shape.ffn)
+    kept = shape.between.act(shape.hidden) + shape.act(shape.ffn)
     if model.activation != "relu" or model.gated_mlp:
         kept += shape.act(shape.up_width)
     if scripted_gelu(shape) or (model.gated_mlp and not shape.stack.fused_bias_activation):
@@ -56,17 +64,17 @@ def _norm(shape: Shape) -> float:
     return shape.tokens * shape.hidden * FP32 + one if eager_rmsnorm(shape) else one
 
 
-def _masks(shape: Shape) -> float:
+def _masks(shape: Shape, selective: bool) -> float:
     """Bytes of dropout masks: two of hidden width, and one of the s x s matrices unless attention is one kernel."""
     if not shape.dropout:
         return 0.0
-    scores = 0 if shape.flash else shape.scores
-    return float((2 * shape.tokens * shape.hidden + scores) * MASK_BYTES)
+    scores = 0 if shape.flash or selective else shape.scores
+    return float((2 * shape.between.tokens * shape.hidden + scores) * MASK_BYTES)
 
 
 def layer_input(shape: Shape) -> float:
     """Bytes of a layer's input: all that full recompute keeps of the layer."""
-    return shape.act(shape.hidden)
+    return shape.between.act(shape.hidden)
 
 
 def layer_workspace(shape: Shape) -> float:
@@ -86,10 +94,10 @@ def layer_workspace(shape: Shape) -> float:
 
 def embedding_stash(shape: Shape) -> dict[str, float]:
     """Bytes that the token lookup keeps: ids, the embedding norm's input, the dropout mask."""
-    mask = shape.tokens * shape.hidden * MASK_BYTES if shape.dropout else 0
+    mask = shape.between.tokens * shape.hidden * MASK_BYTES if shape.dropout else 0
     return {
         "activations.embedding": float(shape.tokens * INDEX_BYTES),
-        "activations.norm": _norm(shape) if shape.model.embedding_norm else 0.0,
+        "activations.norm": _norm(shape.between) if shape.model.embedding_norm else 0.0,
         "activations.masks": float(mask),
     }
 
@@ -100,14 +108,14 @@ def head_stash(shape: Shape) -> dict[str, float]:
     ``activations.logits`` is the softmax (fp32 where logits are) in the unfused loss, the logits themselves in the
     fused one. ``activations.head`` is the input of the logits product and, with an MLM head, what its transform keeps.
     """
-    one = shape.act(shape.hidden)
+    one = shape.between.act(shape.hidden)
     logits, wide = loss_bytes(shape)
     norms = (0 if shape.model.post_norm else 1) + (1 if shape.model.mlm_head else 0)
     pooled = 2 * shape.micro * shape.hidden * shape.elem if shape.model.pooler else 0
     return {
         "activations.logits": logits if shape.stack.fused_cross_entropy else wide,
         "activations.head": (3 * one if shape.model.mlm_head else one) + pooled,
-        "activations.norm": norms * _norm(shape),
+        "activations.norm": norms * _norm(shape.between),
     }
 
 

@@ -8,7 +8,6 @@ parameters return over the link, ranks gather each other's part.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload import grads, kernels
@@ -21,30 +20,19 @@ UNSCALE_BYTES = 8.0  # fp32 gradients read and written
 TILE = 128 * 2**20  # parameters a tile (DeepSpeed cpu_adam: TILE), when copy-back overlaps the update
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Parameters of one rank before sharding over data-parallel ranks: ``dense`` ones and those of its ``experts``."""
-
-    dense: int
-    experts: int
+def shard(scenario: Scenario, params: int, stage: int = 1) -> int:
+    """Parameters of the rank's part once ZeRO ``stage`` shards its ``params`` (all of them below that stage)."""
+    return params if scenario.layout.zero < stage else math.ceil(params / grads.policy_for(scenario).ranks)
 
 
-def shard(scenario: Scenario, held: Held, stage: int = 1) -> float:
-    """Parameters of the rank's part once ZeRO ``stage`` shards them (all of them below that stage)."""
-    if scenario.layout.zero < stage:
-        return float(held.dense + held.experts)
-    parts = {"params": held.dense, "experts": held.experts}
-    return sum(math.ceil(parts[policy.part] / policy.ranks) for policy in grads.policies(scenario))
-
-
-def optimizer_block(scenario: Scenario, held: Held, *, shared_embedding: float = 0.0) -> Block:
-    """The block that ends a step, for a rank that holds ``held`` and updates its shard.
+def optimizer_block(scenario: Scenario, params: int, *, shared_embedding: float = 0.0) -> Block:
+    """The block that ends a step, for a rank that holds ``params`` parameters and updates its shard.
 
     ``shared_embedding``: bytes of the tied embedding's gradient that first and last stage exchange first.
     """
     block = BlockBuilder("optimizer")
-    share = shard(scenario, held)
-    _wait_for_gradients(block, scenario, held)
+    share = shard(scenario, params)
+    _wait_for_gradients(block, scenario)
     if shared_embedding:
         work = Collective(kind="all_reduce", axis="embedding", size=shared_embedding)
         tied = block.side("all-reduce tied embedding", work, "pp", "O", "pp", deps=(len(block.ops) - 1,))
@@ -54,20 +42,18 @@ def optimizer_block(scenario: Scenario, held: Held, *, shared_embedding: float =
         _cpu_step(block, scenario, share) if scenario.offload.optimizer == "cpu" else _gpu_step(block, scenario, share)
     )
     if 1 <= scenario.layout.zero < 3:
-        _gather_parameters(block, scenario, held, after)
+        _gather_parameters(block, scenario, params, after)
     return block.block()
 
 
-def _wait_for_gradients(block: BlockBuilder, scenario: Scenario, held: Held) -> None:
-    waits = []
-    for policy in grads.policies(scenario):
-        if held.dense if policy.part == "params" else held.experts:
-            waits += [grads.REDUCED[policy.part]] if policy.kind else []
-            waits += [grads.ON_HOST] if policy.offload else []
-    block.marker("gradients complete", "O", waits=list(dict.fromkeys(waits)))
+def _wait_for_gradients(block: BlockBuilder, scenario: Scenario) -> None:
+    policy = grads.policy_for(scenario)
+    waits = [grads.REDUCED] if policy.kind else []
+    waits += [grads.ON_HOST] if policy.offload else []
+    block.marker("gradients complete", "O", waits=waits)
 
 
-def _norm(block: BlockBuilder, scenario: Scenario, share: float) -> None:
+def _norm(block: BlockBuilder, scenario: Scenario, share: int) -> None:
     """Gradient norm and overflow check: the host reads the result, so it waits for it.
 
     The sum of squares is one number over all ranks that hold different parts: over the axes that shard (Megatron's
@@ -75,10 +61,10 @@ def _norm(block: BlockBuilder, scenario: Scenario, share: float) -> None:
     """
     precision, layout = scenario.precision, scenario.layout
     if scenario.offload.optimizer == "none":
-        _, last = block.kernels(kernels.grad_norm(share, int(DTYPE_BYTES[precision.grads])), "O")
+        _, last = block.kernels(kernels.grad_norm(share, DTYPE_BYTES[precision.grads]), "O")
     else:  # norms of the parts were taken on the GPU before each left it: only their sum is formed here
         last = block.marker("sum of norms", "O")
-    dense = grads.policies(scenario)[0]
+    dense = grads.policy_for(scenario)
     axes = [
         (dense.axis, "dp", layout.zero >= 1 and dense.ranks > 1),
         ("tp", "tp", layout.tp > 1),
@@ -92,14 +78,14 @@ def _norm(block: BlockBuilder, scenario: Scenario, share: float) -> None:
     block.edit(last, sync=True)
 
 
-def _gpu_step(block: BlockBuilder, scenario: Scenario, share: float) -> int:
-    clip = kernels.grad_clip(share, int(DTYPE_BYTES[scenario.precision.grads]))
+def _gpu_step(block: BlockBuilder, scenario: Scenario, share: int) -> int:
+    clip = kernels.grad_clip(share, DTYPE_BYTES[scenario.precision.grads])
     block.kernels(clip, "O")
     _, last = block.kernels(kernels.optimizer_step(share, scenario.precision, scenario.stack), "O")
     return last
 
 
-def _cpu_step(block: BlockBuilder, scenario: Scenario, share: float) -> int:
+def _cpu_step(block: BlockBuilder, scenario: Scenario, share: int) -> int:
     """Unscale, CPU Adam, copy back: one after the other, or Adam and copy tile by tile."""
     unscale = HostWork(kind="stream", params=float(share), size=UNSCALE_BYTES * share, flops=float(share))
     _host(block, "unscale and clip gradients", unscale)
@@ -127,16 +113,15 @@ def _last_compute(block: BlockBuilder) -> tuple[int, ...]:
     return tuple([i for i, op in enumerate(block.ops) if op.stream == COMPUTE][-1:])
 
 
-def _gather_parameters(block: BlockBuilder, scenario: Scenario, held: Held, after: int) -> None:
+def _gather_parameters(block: BlockBuilder, scenario: Scenario, params: int, after: int) -> None:
     """ZeRO 1 and 2: every rank gathers the parameters that the others updated, bucket by bucket."""
-    for policy in grads.policies(scenario):
-        count = held.dense if policy.part == "params" else held.experts
-        if policy.ranks == 1 or not count:
-            continue
-        total = float(count * scenario.precision.param_bytes)
-        buckets = max(1, math.ceil(total / scenario.layout.gather_bucket))
-        for number in range(buckets):
-            work = Collective(kind="all_gather", axis=policy.axis, size=total / buckets)
-            name = f"all-gather {policy.part} {number + 1}/{buckets}"
-            after = block.side(name, work, "gather", "O", "param_gather", deps=(after,))
+    policy = grads.policy_for(scenario)
+    if policy.ranks == 1:
+        return
+    total = float(params * scenario.precision.param_bytes)
+    buckets = max(1, math.ceil(total / scenario.layout.gather_bucket))
+    for number in range(buckets):
+        work = Collective(kind="all_gather", axis=policy.axis, size=total / buckets)
+        name = f"all-gather parameters {number + 1}/{buckets}"
+        after = block.side(name, work, "gather", "O", "param_gather", deps=(after,))
     block.marker("parameters gathered", "O", deps=(after,))

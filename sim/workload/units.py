@@ -6,7 +6,7 @@ Owns the cut; the work itself comes from ``kernels``, the bytes from ``stash``, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.spec.types import Scenario
 from sim.workload import kernels, shares, stash
@@ -17,7 +17,7 @@ from sim.workload.kernels import Items
 class Unit:
     """One unit of the model, for one microbatch on one rank.
 
-    ``params`` and ``experts`` are this rank's dense and expert parameters before any sharding over data-parallel ranks.
+    ``params`` are this rank's parameters before any sharding over data-parallel ranks, in ``tensors`` tensors.
     ``recompute`` is empty when activations are kept. ``kept`` bytes live from forward to backward; ``restored`` bytes
     exist only while the unit is recomputed and differentiated; ``workspace`` only while it is differentiated, and
     ``forward_workspace`` only during forward. ``root`` units (embedding and head) stay gathered from forward to
@@ -27,7 +27,6 @@ class Unit:
     name: str
     layer: int
     params: int
-    experts: int
     tensors: int
     forward: Items
     recompute: Items
@@ -56,7 +55,7 @@ def stages(scenario: Scenario) -> tuple[tuple[Unit, ...], ...]:
     shape = shape_of(scenario)
     count = scenario.layout.pp * scenario.layout.virtual_stages
     split = scenario.layout.stage_layers or (scenario.model.layers // count,) * count
-    layers = _Layers(scenario, shape)
+    layers = _Layers(shape)
     found, begin = [], 0
     for number, width in enumerate(split):
         units = [layers.unit(begin + i, recomputed=_recomputed(scenario, i)) for i in range(width)]
@@ -77,47 +76,41 @@ def _recomputed(scenario: Scenario, position: int) -> str:
 
 
 class _Layers:
-    """Layers by kind (dense or expert, recomputed or not), each kind's work built once."""
+    """Layers by how they are recomputed, each kind's work built once."""
 
-    def __init__(self, scenario: Scenario, shape: kernels.Shape) -> None:
-        self.model = scenario.model
+    def __init__(self, shape: kernels.Shape) -> None:
         self.shape = shape
-        self.built: dict[tuple[bool, str], Unit] = {}
+        self.built: dict[str, Unit] = {}
 
     def unit(self, layer: int, *, recomputed: str) -> Unit:
-        moe = self.model.experts > 0 and layer >= self.model.first_dense_layers
-        key = (moe, recomputed)
-        if key not in self.built:
-            self.built[key] = self._build(layer, moe, recomputed)
-        one = self.built[key]
-        return Unit(
-            **{**{name: getattr(one, name) for name in Unit.__slots__}, "name": f"layer{layer}", "layer": layer}
-        )
+        """Layer number ``layer`` of the model."""
+        if recomputed not in self.built:
+            self.built[recomputed] = self._build(recomputed)
+        return replace(self.built[recomputed], name=f"layer{layer}", layer=layer)
 
-    def _build(self, layer: int, moe: bool, recomputed: str) -> Unit:
+    def _build(self, recomputed: str) -> Unit:
         shape = self.shape
-        share = shares.layer_share(shape, layer)
-        everything = stash.layer_stash(shape, moe=moe)
-        kept, restored = everything, {}
+        share = shares.layer_share(shape)
+        everything = stash.layer_stash(shape)
+        kept, restored = everything, dict[str, float]()
         if recomputed == "full":
             kept = {"activations.checkpoints": stash.layer_input(shape)}
             restored = _without_checkpoint(everything, shape)
         elif recomputed == "selective":
-            kept = stash.layer_stash(shape, moe=moe, selective=True)
-            restored = {k: v - kept.get(k, 0.0) for k, v in everything.items() if v > kept.get(k, 0.0)}
+            kept = stash.layer_stash(shape, selective=True)
+            restored = {owner: size - kept[owner] for owner, size in everything.items() if size > kept[owner]}
         return Unit(
             name="layer",
-            layer=layer,
-            params=share.dense,
-            experts=share.experts,
+            layer=-1,
+            params=share.params,
             tensors=share.tensors,
-            forward=kernels.layer_forward(shape, moe=moe),
-            recompute=kernels.recompute_items(shape, recomputed, moe=moe),
-            backward=kernels.layer_backward(shape, moe=moe),
+            forward=kernels.layer_forward(shape),
+            recompute=kernels.recompute_items(shape, recomputed),
+            backward=kernels.layer_backward(shape),
             kept=kept,
             restored=restored,
             forward_workspace=0.0,
-            workspace=stash.layer_workspace(shape, moe=moe),
+            workspace=stash.layer_workspace(shape),
             root=False,
         )
 
@@ -134,8 +127,7 @@ def _embedding(shape: kernels.Shape) -> Unit:
     return Unit(
         name="embedding",
         layer=-1,
-        params=share.dense,
-        experts=0,
+        params=share.params,
         tensors=share.tensors,
         forward=kernels.embedding_forward(shape),
         recompute=(),
@@ -154,8 +146,7 @@ def _head(shape: kernels.Shape, *, alone: bool) -> Unit:
     return Unit(
         name="head",
         layer=-1,
-        params=share.dense,
-        experts=0,
+        params=share.params,
         tensors=share.tensors,
         forward=kernels.head_forward(shape),
         recompute=(),

@@ -91,7 +91,7 @@ def _missing(schedule: Schedule, rank: int, seen: dict[ScheduleAction, int]) -> 
     found = []
     for stage in [s for s in range(schedule.stages) if schedule.rank_of_stage[s] == rank]:
         for k in range(schedule.microbatches):
-            has = {kind: ScheduleAction(stage, kind, k) in seen for kind in ("F", "B", "I", "W")}  # type: ignore[arg-type]
+            has = {kind: ScheduleAction(stage, kind, k) in seen for kind in ("F", "B", "I", "W")}
             if not has["F"]:
                 found.append(f"rank {rank}: {stage}F{k} is missing")
             if has["B"] == (has["I"] and has["W"]) or has["I"] != has["W"]:

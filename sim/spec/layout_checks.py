@@ -1,0 +1,128 @@
+"""Rules of the parallel layout: what must divide what, and which knobs need which axis.
+
+Owns the checks of tensor, sequence, context and pipeline parallelism; ``checks`` runs them with the others. A knob
+whose axis has size 1 would be ignored, so it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sim.spec.build import batch_sizes
+from sim.spec.rule import Check, Finding
+from sim.spec.validate import Draft
+
+_NEEDS = {
+    "sequence_parallel": "tp",
+    "tp_overlap": "tp",
+    "cp_kind": "cp",
+    "schedule": "pp",
+    "virtual_stages": "pp",
+    "stage_layers": "pp",
+    "p2p_overlap": "pp",
+    "scatter_gather": "pp",
+}
+
+
+def _idle_knobs(d: Draft) -> Iterator[Finding]:
+    for key, axis in _NEEDS.items():
+        if getattr(d.layout, key) is not None and getattr(d.layout, axis) == 1:
+            yield f"layout.{key}", f"has no effect with {axis}: 1; leave it out, or raise {axis}"
+
+
+def _tensor(d: Draft) -> Iterator[Finding]:
+    m, tp = d.model, d.layout.tp
+    kv = m.kv_heads or m.heads
+    for key, size in (("heads", m.heads), ("ffn", m.ffn or 4 * m.hidden)):
+        if size % tp:
+            yield "layout.tp", f"model.{key} = {size} is not a multiple of tp = {tp}, which splits it; choose a divisor"
+    if kv % tp and tp % kv:
+        what = f"model.kv_heads = {kv} and tp = {tp}: one must divide the other (heads are split, or each copied)"
+        yield "layout.tp", f"{what}; choose another tp"
+    if d.layout.scatter_gather and tp == 1:
+        yield "layout.scatter_gather", "has no effect with tp: 1; leave it out, or raise tp"
+    if d.layout.scatter_gather and d.layout.sequence_parallel:
+        what = "each rank already sends its own part of the tokens with sequence_parallel: true"
+        yield "layout.scatter_gather", f"{what}; leave one of them out"
+
+
+def _tokens(d: Draft) -> Iterator[Finding]:
+    layout, sequence = d.layout, d.batch.sequence
+    parts = layout.cp * (layout.tp if layout.sequence_parallel else 1)
+    if sequence % parts:
+        who = "cp * tp" if layout.sequence_parallel else "cp"
+        yield "batch.sequence", f"{sequence} tokens are not a multiple of {who} = {parts}, which splits them"
+
+
+def _context(d: Draft) -> Iterator[Finding]:
+    if d.layout.cp > 1 and d.stack.attention == "math":
+        what = f'stack "{d.stack.name}" writes attention out (math), which keeps whole sequences on a rank'
+        yield "layout.cp", f"{what}; use a stack with flash attention, or cp: 1"
+
+
+def _stages(d: Draft) -> Iterator[Finding]:
+    layout, layers = d.layout, d.model.layers
+    virtual = layout.virtual_stages or 1
+    count = layout.pp * virtual
+    if layout.stage_layers is None and layers % count:
+        what = f"{layers} layers do not divide evenly over pp * virtual_stages = {count} stages"
+        yield "layout.pp", f"{what}; give layout.stage_layers, or choose a divisor"
+    if layout.stage_layers is not None and layout.pp > 1:
+        if len(layout.stage_layers) != count:
+            what = f"{len(layout.stage_layers)} entries, but there are pp * virtual_stages = {count} stages"
+            yield "layout.stage_layers", f"{what}; give one number a stage"
+        elif sum(layout.stage_layers) != layers:
+            what = f"adds up to {sum(layout.stage_layers)}, but the model has {layers} layers"
+            yield "layout.stage_layers", f"{what}; change one of them"
+
+
+def _interleaving(d: Draft) -> Iterator[Finding]:
+    layout = d.layout
+    if layout.pp == 1:
+        return
+    interleaved = layout.schedule == "interleaved"
+    if interleaved and (layout.virtual_stages or 1) < 2:
+        yield "layout.virtual_stages", "schedule: interleaved needs at least 2 stages a rank; set virtual_stages: 2"
+    if not interleaved and (layout.virtual_stages or 1) > 1:
+        yield "layout.virtual_stages", "needs schedule: interleaved; set it, or virtual_stages: 1"
+    accumulation = batch_sizes(d.batch, layout.dp)["accumulation"]
+    if interleaved and accumulation % layout.pp:
+        what = f"schedule: interleaved sends microbatches in groups of pp = {layout.pp}, not of {accumulation}"
+        yield "batch.accumulation", f"{what}; make it a multiple of pp"
+
+
+def _replicas(d: Draft) -> Iterator[Finding]:
+    layout = d.layout
+    copies = layout.dp_replicate
+    if copies is None:
+        return
+    if layout.zero == 0:
+        yield "layout.dp_replicate", "has no effect with zero: 0, where every rank is a copy; set zero, or leave it out"
+    elif layout.dp * layout.cp % copies:
+        what = f"{copies} groups do not divide dp * cp = {layout.dp * layout.cp} ranks"
+        yield "layout.dp_replicate", f"{what}; choose a divisor"
+
+
+def _order(d: Draft) -> Iterator[Finding]:
+    if d.layout.order is not None and sorted(d.layout.order) != ["cp", "dp", "pp", "tp"]:
+        yield "layout.order", "must name tp, cp, dp and pp once each, innermost first"
+
+
+def _recomputed_layers(d: Draft) -> Iterator[Finding]:
+    if d.blocks["recompute_layers"] is not None and d.blocks["recompute"] != "full":
+        what = f"has no effect with recompute: {d.blocks['recompute']}"
+        yield "recompute_layers", f"{what}; set recompute: full, or leave it out"
+
+
+CHECKS = (
+    Check("knobs need their axis", ("layout",), _idle_knobs),
+    Check("tensor parallelism divides", ("layout", "model"), _tensor),
+    Check("tokens divide", ("layout", "batch"), _tokens),
+    Check("context parallelism needs flash attention", ("layout", "stack"), _context),
+    Check("layers divide over stages", ("layout", "model"), _stages),
+    Check("interleaving", ("layout", "batch"), _interleaving),
+    Check("replicas divide", ("layout",), _replicas),
+    Check("mesh order", ("layout",), _order),
+    Check("recomputed layers", ("recompute", "recompute_layers"), _recomputed_layers),
+)
+"""Every rule of the layout."""

@@ -1,0 +1,70 @@
+"""In and out of tensor-parallel regions: the collectives of Megatron-LM's f and g, and of sequence parallelism.
+
+A region (attention, MLP, logits) works on a part of the widths; between regions every rank has the whole width, of all
+tokens or, with sequence parallelism, of its part of them. Shoeybi et al. 2019, section 3; Korthikanti et al. 2022,
+section 4.2. Owns what is exchanged at the borders and beside which kernel; ``tp_overlap`` lets it run under the
+neighbouring product.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sim.workload.kernels_shape import FP32, Items, Kernels, Shape
+from sim.workload.ops import Collective
+
+Overlap = Literal["none", "next", "previous"]
+
+
+def region_forward(shape: Shape, kernels: Kernels) -> Items:
+    """All-gather in and reduce-scatter out (sequence parallel), or all-reduce out."""
+    if shape.tp == 1:
+        return kernels
+    if shape.layout.sequence_parallel:
+        return (_exchange(shape, "all_gather", "next"), *kernels, _exchange(shape, "reduce_scatter", "previous"))
+    return (*kernels, _exchange(shape, "all_reduce", "previous"))
+
+
+def region_backward(shape: Shape, kernels: Kernels) -> Items:
+    """The conjugates. The input gradient's reduction comes before the last weight gradient, beside which it can run.
+
+    With sequence parallelism the gradient is gathered on the way in, and the region's input, of which only a part was
+    kept, is gathered again for that last weight gradient, beside the input gradient before it.
+    """
+    if shape.tp == 1:
+        return kernels
+    last = max(i for i, k in enumerate(kernels) if k.kind == "gemm" and k.role == "weight_grad")
+    before, grad, after = kernels[: last - 1], kernels[last - 1], kernels[last:]
+    if shape.layout.sequence_parallel:
+        incoming = _exchange(shape, "all_gather", "next")
+        again = _exchange(shape, "all_gather", "next")
+        return (incoming, *before, again, grad, _exchange(shape, "reduce_scatter", "next"), *after)
+    return (*before, grad, _exchange(shape, "all_reduce", "next"), *after)
+
+
+def lookup_forward(shape: Shape) -> Items:
+    """Each rank looks up its part of the vocabulary: the rows are summed over ranks."""
+    if shape.tp == 1:
+        return ()
+    kind: Literal["reduce_scatter", "all_reduce"] = "reduce_scatter" if shape.layout.sequence_parallel else "all_reduce"
+    return (Collective(kind=kind, axis="tp", size=shape.act(shape.hidden)),)
+
+
+def lookup_backward(shape: Shape) -> Items:
+    """With sequence parallelism the gradient of all tokens is needed again."""
+    if shape.tp == 1 or not shape.layout.sequence_parallel:
+        return ()
+    return (Collective(kind="all_gather", axis="tp", size=shape.act(shape.hidden)),)
+
+
+def loss_exchange(shape: Shape) -> Items:
+    """Vocabulary-parallel cross entropy: maximum, predicted logit and sum, one fp32 number a token each."""
+    if shape.tp == 1:
+        return ()
+    one = Collective(kind="all_reduce", axis="tp", size=float(shape.tokens * FP32))
+    return (one, one, one)
+
+
+def _exchange(shape: Shape, kind: Literal["all_gather", "reduce_scatter", "all_reduce"], beside: Overlap) -> Collective:
+    overlap: Overlap = beside if shape.layout.tp_overlap else "none"
+    return Collective(kind=kind, axis="tp", size=shape.act(shape.hidden), overlap=overlap)
