@@ -75,6 +75,7 @@ def _gathers(scenario: Scenario, block: BlockBuilder, units: tuple[Unit, ...], *
     )
     if not forward:
         (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
+        gathers.follow()
     return gathers
 
 
@@ -89,6 +90,7 @@ def _forward(scenario: Scenario, units: tuple[Unit, ...]) -> Block:
         block.takes(first, WORKSPACE, unit.forward_workspace)
         block.frees(last, WORKSPACE, unit.forward_workspace)
         gathers.done(position, last, free=layout.reshard_after_forward and not unit.root)
+    gathers.announce()
     return block.block()
 
 
@@ -124,6 +126,7 @@ def _backward(scenario: Scenario, units: tuple[Unit, ...], *, last: bool, first:
         if sends:
             stream.unit_done(unit, opening, end)
     stream.finish()
+    gathers.hold()
     return block.block()
 
 
