@@ -358,7 +358,7 @@ class _Engine:
         elif rank.stalled:
             # NOTE: one op at a time. Refilled in batches, an op of a stream that has run dry would start later.
             rank.stalled = False
-            if now > rank.host_time:  # else it was busy launching all the while, and waited for nobody
+            if now >= rank.host_time:  # else it was busy launching all the while, and waited for nobody
                 rank.released_by = span
             self._issue(rank, now)
 
