@@ -39,7 +39,7 @@ def ranks_per_socket(world: int, gpus_per_host: int, sockets: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """``sizes`` of the axes tp, cp, dp, pp; ``order`` innermost first; ``replicate`` groups of dp x cp hold copies (HSDP).
+    """``sizes`` of tp, cp, dp, pp; ``order`` innermost first; ``replicate`` parts of dp x cp hold copies (HSDP).
 
     >>> mesh = Mesh(sizes={"tp": 2, "cp": 1, "dp": 2, "pp": 2}, order=("tp", "cp", "dp", "pp"))
     >>> mesh.groups("tp").tolist()

@@ -101,7 +101,10 @@ def test_launch_queue_holds_the_host_back():
     for i in range(4):
         maker.op(f"k{i}", 1.0)
     maker.op("late", 1.0, stream="comm")
-    assert times(simulate(maker.plan()))["late"][0] >= 1.0
+    timeline = simulate(maker.plan())
+    assert times(timeline)["late"] == (1.0, 2.0)
+    late = [timeline.ops[o].name for o in timeline.spans.op].index("late")
+    assert (timeline.spans.cause[late], timeline.spans.cause_span[late]) == (CAUSE_LAUNCH, 0), "k0 made room for it"
     maker.launch_queue = 1024
     assert times(simulate(maker.plan()))["late"][0] == 0.0
 
@@ -113,6 +116,109 @@ def test_refilling_the_queue_in_batches_delays_nothing():
             maker.op(f"k{i}", 1.0, {"link": 0.5}, launch=0.001)
     a, b = (simulate(maker.plan(repeat=5)).spans.start.tolist() for maker in (small, large))
     assert a == b
+
+
+def test_a_full_queue_lets_an_op_in_as_soon_as_one_leaves():
+    """1100 ops of 1 s in one stream: op 1100 is the first of another, and goes when 1100 - 1023 = 77 have ended."""
+    maker = PlanMaker(LINK)
+    for i in range(1100):
+        maker.op(f"k{i}", 1.0)
+    maker.op("late", 1.0, stream="comm")
+    assert times(simulate(maker.plan()))["late"] == (77.0, 78.0)
+
+
+def test_a_queue_full_behind_slow_launches_delays_nobody():
+    """Room comes at 11 s, but the host is busy launching until 20 s: op 2 is launched at 30 s, and op 0 is no cause."""
+    maker = PlanMaker(LINK, launch_queue=2)
+    for i in range(3):
+        maker.op(f"k{i}", 1.0, launch=10.0)
+    timeline = simulate(maker.plan())
+    assert timeline.spans.launched.tolist() == [10.0, 20.0, 30.0]
+    assert timeline.spans.cause_span.tolist() == [-1, -1, -1]
+
+
+def test_a_queue_of_nothing_is_refused():
+    maker = PlanMaker(LINK, launch_queue=0)
+    maker.op("a", 1.0)
+    with pytest.raises(ValueError, match="launch_queue = 0"):
+        simulate(maker.plan())
+
+
+def test_weights_share_a_link_in_proportion():
+    """Weights 3 and 1: b gets a quarter until a has its 3 s at t = 4, by which b has 1 s, and then the whole link."""
+    maker = PlanMaker(LINK)
+    maker.op("a", 3.0, {"link": 1.0}, weight=3.0)
+    maker.op("b", 3.0, {"link": 1.0}, stream="comm")
+    assert times(simulate(maker.plan())) == {"a": (0.0, 4.0), "b": (0.0, 6.0)}
+
+
+def test_three_flows_piecewise():
+    """a from 0, b from 1, c from 2, one link, demands 4, 2, 1.
+
+    [0,1] a alone: 3 left. [1,2] halves: a 2.5, b 1.5. From 2 thirds: c's 1 s ends it at 5, when a has 1.5 and b 0.5.
+    Then halves: b ends at 6, a has 1 and ends at 7.
+    """
+    maker = PlanMaker(LINK, streams=("a", "b", "c"))
+    maker.op("a", 4.0, {"link": 1.0}, stream="a")
+    maker.op("wait b", 1.0, stream="b")
+    maker.op("b", 2.0, {"link": 1.0}, stream="b")
+    maker.op("wait c", 2.0, stream="c")
+    maker.op("c", 1.0, {"link": 1.0}, stream="c")
+    timeline = simulate(maker.plan())
+    done = times(timeline)
+    assert [done[n][1] for n in "abc"] == pytest.approx([7.0, 6.0, 5.0], rel=1e-12)
+    slowed = {timeline.ops[timeline.spans.op[span]].name: seconds for span, _, seconds in timeline.contended}
+    assert slowed == pytest.approx({"a": 5.0, "b": 5.0, "c": 3.0}, rel=1e-12)
+
+
+def test_contended_seconds_follow_the_resource_though_the_speed_stays():
+    """a runs at 1/2 for 4 s: 2 s by "link", which b shares, then 2 s by "other", which c takes up as b ends."""
+    maker = PlanMaker(LINK, streams=("a", "b", "c"))
+    maker.op("a", 4.0, {"link": 1.0, "other": 1.0}, stream="a")
+    maker.op("b", 1.0, {"link": 1.0}, stream="b")
+    maker.op("wait", 2.0, stream="c")
+    maker.op("c", 1.0, {"other": 1.0}, stream="c")
+    timeline = simulate(maker.plan())
+    names = [timeline.ops[o].name for o in timeline.spans.op]
+    assert times(timeline)["a"] == (0.0, 6.0)
+    assert sorted((names[i], r, x) for i, r, x in timeline.contended) == [
+        ("a", 0, 2.0), ("a", 1, 2.0), ("b", 0, 2.0), ("c", 1, 2.0),
+    ]  # fmt: skip
+
+
+def test_every_member_of_a_slowed_collective_says_so():
+    """It is one activity that each member records; a path that runs through any of them needs its bottleneck."""
+    maker = PlanMaker(LINK, ranks=2, group_sizes=(2,))
+    for rank in range(2):
+        maker.op(f"meet{rank}", 1.0, {"link": 1.0}, rank=rank, stream="comm", group=0)
+    maker.op("k", 1.0, {"link": 1.0})
+    timeline = simulate(maker.plan())
+    names = [timeline.ops[o].name for o in timeline.spans.op]
+    assert sorted((names[i], r, x) for i, r, x in timeline.contended) == [
+        ("k", 0, 2.0), ("meet0", 0, 2.0), ("meet1", 0, 2.0),
+    ]  # fmt: skip
+
+
+def test_ops_of_no_duration():
+    """Barriers: they take no time, alone or on a full resource, but still keep order."""
+    maker = PlanMaker(LINK)
+    a = maker.op("a", 2.0, {"link": 1.0})
+    maker.op("beside", 0.0, {"link": 1.0}, stream="comm")
+    maker.op("after", 0.0, stream="copy", deps=(a,))
+    maker.op("b", 1.0, stream="copy")
+    assert times(simulate(maker.plan())) == {"a": (0, 2), "beside": (0, 0), "after": (2, 2), "b": (2, 3)}
+
+
+def test_rendezvous_of_two_takes_no_resource_while_it_waits():
+    """Rank 0 is there at 0, rank 1 at 3; until then a copy has the link to itself."""
+    maker = PlanMaker(LINK, ranks=2, group_sizes=(2,))
+    maker.op("meet0", 1.0, {"link": 1.0}, stream="comm", group=0, latency=0.5)
+    maker.op("copy", 3.0, {"link": 1.0}, stream="copy")
+    first = maker.op("work", 3.0, rank=1)
+    maker.op("meet1", 1.0, {"link": 1.0}, rank=1, stream="comm", deps=(first,), group=0, latency=0.5)
+    done = times(simulate(maker.plan()))
+    assert done["copy"] == (0.0, 3.0)
+    assert done["meet0"] == done["meet1"] == (3.0, 4.5)
 
 
 def test_rendezvous_waits_for_the_last():
@@ -189,5 +295,41 @@ def test_deadlock_names_each_blocked_op_and_what_it_waits_for():
     with pytest.raises(DeadlockError) as caught:
         simulate(maker.plan())
     said = str(caught.value)
-    assert "rank0, stream compute, microbatch 0: r0g0 waits for its peers: rank1 has yet to do r1g0" in said
-    assert "rank1, stream compute, microbatch 0: r1g1 waits for its peers: rank0 has yet to do r0g1" in said
+    here = "rank0, stream compute, microbatch 0: r0g0 waits for its peers: "
+    assert here + "rank1 has yet to do r1g0, behind r1g1" in said
+    here = "rank1, stream compute, microbatch 0: r1g1 waits for its peers: "
+    assert here + "rank0 has yet to do r0g1, behind r0g0" in said
+
+
+def test_deadlock_looks_past_the_last_op_of_a_stream_and_through_a_held_host():
+    """Rank 1 meets in the other order, ops follow, and rank 0's host waits for a sync that cannot end."""
+    maker = PlanMaker(LINK, ranks=2, group_sizes=(2, 2))
+    maker.op("r0g0", 1.0, group=0, sync=True)
+    maker.op("r0g1", 1.0, group=1)
+    maker.op("r1g1", 1.0, rank=1, group=1)
+    maker.op("r1g0", 1.0, rank=1, group=0)
+    maker.op("more", 1.0, rank=1)
+    with pytest.raises(DeadlockError) as caught:
+        simulate(maker.plan())
+    said = str(caught.value)
+    assert "r0g0 waits for its peers: rank1 has yet to do r1g0, behind r1g1" in said
+    assert "r1g1 waits for its peers: the host of rank0 is held, behind r0g0" in said
+    assert "rank0: the host waits for r0g0" in said
+
+
+def test_deadlock_of_a_peer_that_has_ended():
+    maker = PlanMaker(LINK, ranks=2, group_sizes=(2,))
+    maker.op("r0", 1.0, group=0)
+    maker.op("again", 1.0, group=0)
+    maker.op("r1", 1.0, rank=1, group=0)
+    with pytest.raises(DeadlockError, match="again waits for its peers: rank1 has ended its program"):
+        simulate(maker.plan())
+
+
+def test_progress_is_told_from_the_start_and_never_falls():
+    maker = PlanMaker(LINK)
+    for i in range(100):
+        maker.op(f"k{i}", 1.0, sync=True)
+    told = []
+    simulate(maker.plan(repeat=50), told.append)
+    assert told == [0, 1000, 2000, 3000, 4000, 5000], "every thousand spans"

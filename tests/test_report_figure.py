@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -21,6 +22,21 @@ def test_panels_share_the_axis_of_time_and_name_their_units():
     assert breakdown.get_xlabel().endswith("(s)")
     assert "(GB)" in gpu.get_ylabel()
     assert "host" in host.get_ylabel()
+
+
+def test_the_layout_is_done_once_and_rounded():
+    """The solver's last digits differ from run to run, and an SVG hashes them: see ``_freeze``."""
+    drawn = figure.step_figure(made.timeline(), made.result())
+    edges = [edge for ax in drawn.axes for edge in ax.get_position(original=True).bounds]
+    assert edges == pytest.approx([round(edge, figure.PLACES) for edge in edges], abs=1e-12)
+    drawn.draw_without_rendering()
+    assert edges == [edge for ax in drawn.axes for edge in ax.get_position(original=True).bounds]
+
+
+def test_panels_do_not_touch_each_other():
+    drawn = figure.step_figure(made.timeline(), made.result())
+    boxes = [ax.get_position() for ax in drawn.axes]
+    assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
 
 
 def test_without_host_memory_there_is_no_panel_for_it():

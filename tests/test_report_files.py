@@ -1,8 +1,10 @@
 """The report room: what is printed, drawn and written is what the result and the timeline hold."""
 
+import errno
 import gzip
 import io
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -125,6 +127,28 @@ def test_files_are_written_whole_and_again(step, tmp_path):
     assert set(first) == {"result.json", "timeline.png", "timeline.svg", "trace.json.gz"}
     assert {p.name: p.read_bytes() for p in write_all(tmp_path / "c", step.timeline, step.result)} == first
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == sorted(first), "no part is left behind"
+
+
+def test_whoever_reads_the_old_file_reads_it_to_its_end(step, tmp_path):
+    """A file is put in place of the old one, not written into it."""
+    write_all(tmp_path, step.timeline, step.result)
+    with (tmp_path / "result.json").open() as reading:
+        write_all(tmp_path, step.timeline, replace(step.result, wall=123.0))
+        assert json.load(reading)["wall_s"] == step.result.wall
+    assert json.loads((tmp_path / "result.json").read_text())["wall_s"] == 123.0
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(step, tmp_path, monkeypatch):
+    def half(timeline, path, memory):
+        path.write_bytes(b"half a trace")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_all(tmp_path, step.timeline, step.result)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(trace, "write", half)
+    with pytest.raises(ScenarioError, match="No space left on device"):
+        write_all(tmp_path, step.timeline, step.result)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_place_that_cannot_be_written_is_bad_input(step, tmp_path):

@@ -39,6 +39,14 @@ def test_what_stays_is_below_what_moves_each_by_size_at_the_peak():
     assert names == ["parameters", "framework", "activations.mlp", "activations.checkpoints", "gradients", "other"]
 
 
+def test_the_order_is_that_at_the_peak_not_of_each_owners_own_largest():
+    """At 3 s checkpoints have 8 GB; workspace had 9 GB once, when all together had less."""
+    use = made.memory(activations__workspace=[0, 3, 0, 9])
+    assert use.peak_time == 3.0
+    names = [owner for owner, _ in memory_plot.stack(use)]
+    assert names[:3] == ["parameters", "activations.checkpoints", "activations.workspace"]
+
+
 def test_the_small_ones_are_other_and_nothing_is_lost():
     use = made.memory(**{f"owner{i}": [0, 2, i, 0] for i in range(12)})
     rows = memory_plot.stack(use)

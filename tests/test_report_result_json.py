@@ -26,6 +26,8 @@ def test_every_promised_key_has_the_value_of_the_result():
         {"parameters": 20e9, "activations.checkpoints": 8e9, "gradients": 1e9, "allocator": 0.1e9}
     )
     assert data["host_memory"] == {"optimizer states": 120e9}
+    assert data["peak_host_memory_bytes"] == 120e9
+    assert (data["memory_capacity_bytes"], data["host_memory_capacity_bytes"]) == (32e9, 1.5e12)
     assert data["breakdown"] == made.result().breakdown
     assert data["phases"] == {"forward": 3.0, "backward": 6.0, "optimizer": 3.0}
     assert data["transfers"][0]["achieved"] == 12e9

@@ -106,6 +106,20 @@ def test_a_window_shows_only_what_is_in_it():
     assert ax.get_xlim() == (9.5, 12.0)
 
 
+def test_a_lane_too_dense_for_its_window_is_shared_within_the_window():
+    """From 6 to 9 s, in turns of a fortieth of a cell, everything backward until 7.5 s and recompute from there."""
+    turns = np.linspace(0.0, 9.0, 120_001)
+    kinds = np.where(turns[:-1] < 7.5, 2, 1)
+    kinds[::2] = 0  # forward has every other turn
+    rows = list(zip(kinds.tolist(), [0] * 120_000, turns[:-1].tolist(), turns[1:].tolist(), strict=True))
+    bars = timeline_plot.lane_bars(made.timeline(rows), 0, (6.0, 9.0))
+    cell = 3.0 / timeline_plot.MOST_BARS
+    length = {category: (end - start).sum() for (_, category), (start, end) in bars.items()}
+    assert length == pytest.approx({"forward": 1.5, "backward": 0.75, "recompute": 0.75}, abs=3 * cell)
+    assert sum(len(start) for start, _ in bars.values()) > timeline_plot.MOST_BARS / 2, "cells are of the window's size"
+    assert bars[("compute", "recompute")][0].min() == pytest.approx(7.5, abs=2 * cell)
+
+
 def _marks(ax):
     """Brackets as (left, right) and their words."""
     return [(line.get_xdata()[0], line.get_xdata()[-1]) for line in ax.lines], [text.get_text() for text in ax.texts]

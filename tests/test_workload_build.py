@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from scenarios import A100, V100, data_parallel, spans_of
+from scenarios import A100, V100, data_parallel, on, spans_of
 from sim.analysis.transfers import sent_bytes
 from sim.api import simulate
 from sim.workload.build import build
-from sim.workload.model import embedding_params, head_params, params
+from sim.workload.model import embedding_params, head_params, layer_params, params
 from sim.workload.peak import peak
 
 P = params(A100.model)
@@ -166,3 +166,115 @@ def test_recompute_runs_the_layers_forward_once_more_and_keeps_their_inputs():
     assert build(again).hardware_flops - build(again).model_flops == pytest.approx(layers)
     assert build(plain).hardware_flops == build(plain).model_flops
     assert peak(build(again).programs[0], "gpu").size < peak(build(plain).programs[0], "gpu").size
+
+
+def host_far_ahead(scenario):
+    """Launches cost nothing and kernels take a millisecond: the host has issued everything before much has run."""
+    slow = replace(scenario.cluster.device, kernel_floor=1e-3)
+    return on(scenario, host=replace(scenario.cluster.host, launch=1e-9), device=slow)
+
+
+@pytest.mark.parametrize("reshard", [True, False])
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("prefetch", [0, 1, 2, 3, 20])
+def test_the_limit_of_gathers_holds_between_passes_too(prefetch, accumulation, reshard):
+    """FSDP's rate limiter does not know passes: backward's first gathers wait for forward's last layers."""
+    base = replace(A100, model=replace(A100.model, layers=8))
+    scenario = data_parallel(
+        4, 3, base=base, prefetch=prefetch, accumulation=accumulation, reshard_after_forward=reshard
+    )
+    step = simulate(host_far_ahead(scenario))
+    layer = 2 * layer_params(base.model)
+    root = 2 * (embedding_params(base.model) + head_params(base.model))
+    alive = min(prefetch + 1, 8) if reshard else 8
+    gathered = step.result.memory[0].by_owner["parameters.gathered"]
+    assert gathered.max() <= root + alive * layer + 1
+    if prefetch in (1, 2, 3) and reshard:
+        assert gathered.max() >= alive * layer, "the limit is reached"
+    assert gathered[-1] == 0.0
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_one_rank_gives_back_all_that_it_took(zero, accumulation):
+    scenario = data_parallel(1, zero, accumulation=accumulation)
+    before = resident(scenario)
+    for owner, values in simulate(scenario).result.memory[0].by_owner.items():
+        assert values[-1] == pytest.approx(before.get(owner, 0.0), abs=1.0), owner
+    found = sent(scenario)
+    assert not any(found.values()), "nobody to talk to"
+
+
+@pytest.mark.parametrize("bucket", [1.0, 3e5, 2e6, 3.3e6, 1e12])
+@pytest.mark.parametrize("overlap", [True, False])
+def test_buckets_are_filled_from_the_last_layer_on(bucket, overlap):
+    """Greedy filling in backward order: head, layers from the last, embedding; sent when full, the rest at the end."""
+    model = A100.model
+    order = [head_params(model), *[layer_params(model)] * model.layers, embedding_params(model)]
+    expected, open_ = [], 0
+    for count in order:
+        open_ += 2 * count
+        if open_ >= bucket:
+            expected, open_ = [*expected, open_], 0
+    expected += [open_] if open_ else []
+    timeline = simulate(data_parallel(8, grad_bucket=bucket, overlap_grad_reduce=overlap)).timeline
+    reduces = sorted(spans_of(timeline, category="dp"), key=lambda i: timeline.spans.start[i])
+    assert [timeline.ops[timeline.spans.op[i]].size for i in reduces] == expected
+
+
+def test_a_bucket_waits_for_the_last_of_its_layers():
+    """One unit a bucket: each reduction begins no earlier than the end of the unit's last backward kernel."""
+    base = replace(A100, model=replace(A100.model, layers=4))
+    timeline = simulate(data_parallel(8, base=base, grad_bucket=1.0)).timeline
+    spans = timeline.spans
+    reduces = sorted(spans_of(timeline, category="dp"), key=lambda i: spans.start[i])
+    assert len(reduces) == 4 + 2
+    for reduce, layer in zip(reduces[1:-1], (3, 2, 1, 0), strict=True):
+        assert spans.start[reduce] >= spans.end[spans_of(timeline, phase="B", layer=layer)].max()
+
+
+def test_gradients_on_the_wire_have_their_own_type():
+    """fp32 on the wire: 4 bytes a parameter, and a cast of every bucket before it is sent."""
+    wide = replace(A100, precision=replace(A100.precision, grad_comm="fp32"))
+    scenario = data_parallel(8, base=wide, grad_bucket=5e5)
+    assert sent(scenario)["dp"] == pytest.approx(2 * 4 * P * 7 / 8, rel=1e-9)
+    timeline = simulate(scenario).timeline
+    casts, reduces = spans_of(timeline, name="cast gradients"), spans_of(timeline, category="dp")
+    assert len(casts) == len(reduces)
+    assert sum(timeline.ops[timeline.spans.op[i]].size for i in casts) == pytest.approx((2 + 4) * P)
+
+
+@pytest.mark.parametrize("zero", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_offload_over_several_ranks_and_microbatches(zero, accumulation):
+    """Gradients go to the CPU after every microbatch (2/n bytes a parameter each); parameters return once.
+
+    Ranks then gather each other's part, 2 P (n-1)/n bytes, and reduce-scatter every microbatch.
+    """
+    n = 4
+    found = sent(data_parallel(n, zero, base=V100, offload=True, accumulation=accumulation))
+    total = params(V100.model)
+    one_way = 2 * total * (n - 1) / n
+    assert found["d2h"] == pytest.approx(2 * total / n * accumulation, rel=1e-5)
+    assert found["h2d"] == pytest.approx(2 * total / n, rel=1e-5)
+    assert found["param_gather"] == pytest.approx(one_way, rel=1e-9)
+    assert found["dp"] == pytest.approx(one_way * accumulation + 2 * 4 * (n - 1) / n, rel=1e-9)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_flops_of_a_step(accumulation):
+    """Narayanan et al. 2021, equation 2: 72 B s l h^2 (1 + s/6h + V/12lh) without recompute; 96 = 72 + 24 with.
+
+    Recompute does the layers' forward again, not the head: 24 B s l h^2 (1 + s/6h). B counts all ranks' sequences.
+    """
+    n, base = 2, replace(V100, model=replace(V100.model, head_dim=V100.model.hidden // V100.model.heads))
+    for recompute in ("none", "full"):
+        scenario = replace(data_parallel(n, base=base, accumulation=accumulation), recompute=recompute)
+        work, model = build(scenario), scenario.model
+        s, h, layers, vocab = scenario.batch.sequence, model.hidden, model.layers, model.vocab
+        unit = scenario.batch.size * s * layers * h**2
+        assert work.tokens == scenario.batch.size * s == 2 * accumulation * n * 128
+        expected = 72 * unit * (1 + s / (6 * h) + vocab / (12 * layers * h))
+        again = 24 * unit * (1 + s / (6 * h)) if recompute == "full" else 0.0
+        assert work.model_flops == pytest.approx(expected)
+        assert work.hardware_flops - work.model_flops == pytest.approx(again)

@@ -131,7 +131,7 @@ def phases(timeline: Timeline) -> dict[str, float]:
     """Forward, backward and optimizer seconds as a log with synchronising timers shows them; they sum to the makespan.
 
     An action ends when the last of its ops has ended, copies and collectives included; what passed since the action
-    before it ended is its time. Averaged over ranks.
+    before it ended is its time. A rank that is done early waits for the others in its last action. Averaged over ranks.
     """
     total = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
     spans = timeline.spans
@@ -143,6 +143,7 @@ def phases(timeline: Timeline) -> dict[str, float]:
         ends = np.zeros(actions)
         np.maximum.at(ends, spans.action[mine], spans.end[mine])
         ends = np.maximum.accumulate(ends)
+        ends[-1:] = timeline.makespan
         lengths = np.diff(np.concatenate([[0.0], ends]))
         first = np.full(actions, -1, dtype=np.int64)
         first[spans.action[mine][::-1]] = mine[::-1]

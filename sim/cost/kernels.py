@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sim.errors import InfeasibleError
 from sim.spec.types import DTYPE_BYTES, DeviceSpec, FlashFit
 from sim.workload.ops import Kernel
 
@@ -29,6 +30,9 @@ def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: f
     (short-burst) speed that a long run keeps, because clocks and power drop. It slows whatever keeps the SMs busy:
     GEMM, attention, and naive passes, which stay well below memory bandwidth; a fused pass is held by HBM, whose
     clock stays.
+
+    Raises:
+        InfeasibleError: an unaligned product on a device that gives no rate for it.
     """
     if kernel.kind == "gemm":
         return _gemm(kernel, device, sustained)
@@ -50,7 +54,7 @@ def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:
     shape = (1 + fit.am / kernel.m) * (1 + fit.an / kernel.n) * (1 + fit.ak / kernel.k)
     rate = fit.peak * fit.e * sustained
     if not _aligned(kernel, device):
-        rate = min(rate, device.unaligned_flops_per_s)
+        rate = min(rate, _unaligned(kernel, device))
     compute = kernel.flops * shape / rate
     if kernel.role == "weight_grad":
         compute *= device.wgrad_factor
@@ -64,6 +68,18 @@ def _aligned(kernel: Kernel, device: DeviceSpec) -> bool:
         return True
     step = max(1, device.gemm_alignment // DTYPE_BYTES[kernel.dtype])
     return kernel.n % step == 0 and kernel.k % step == 0 and kernel.m % step == 0
+
+
+def _unaligned(kernel: Kernel, device: DeviceSpec) -> float:
+    """The rate of products that break the alignment; some devices were never measured there."""
+    if device.unaligned_flops_per_s <= 0.0:
+        size = f"{kernel.m} x {kernel.n} x {kernel.k} in {kernel.dtype}"
+        msg = (
+            f'device "{device.name}": product {kernel.name} ({size}) breaks the alignment of {device.gemm_alignment} '
+            "bytes and the device gives no rate for that; give unaligned_flops_per_s, or choose sizes that keep it"
+        )
+        raise InfeasibleError(msg)
+    return device.unaligned_flops_per_s
 
 
 def _flash(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:

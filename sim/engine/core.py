@@ -37,6 +37,7 @@ from sim.timeline.columns import (
 from sim.timeline.record import spans_from
 
 FULL = 1.0 + 1e-9  # loads above this oversubscribe a resource; below it the excess is rounding of equal shares
+PROGRESS_EVERY = 1000  # spans: a terminal's progress bar costs as much as several ops
 NORMAL, LAST = 1, 2  # SimPy priorities: solves come after everything else that happens at the same instant
 
 
@@ -144,6 +145,7 @@ class _Engine:
         self.solve_wanted = False
         self.solves = 0
         self.finished = 0
+        self.told = 0  # number of finished spans at which progress is next told
         self.last_end = 0.0  # the clock may run on over stale timers
         self.rows = array("d")
         self.contended: list[tuple[int, int, float]] = []
@@ -214,7 +216,8 @@ class _Engine:
                 rank.holds = run
                 break
         rank.host_time = clock
-        if self.progress is not None:
+        if self.progress is not None and self.finished >= self.told:
+            self.told = self.finished + PROGRESS_EVERY
             self.progress(self.finished)
 
     def _depend(self, run: _Run, rank: _Rank) -> None:
@@ -402,7 +405,8 @@ class _Engine:
         elif rank.stalled:
             # NOTE: one op at a time. Refilled in batches, an op of a stream that has run dry would start later.
             rank.stalled = False
-            rank.released_by = span
+            if now >= rank.host_time:  # else it was busy launching all the while, and waited for nobody
+                rank.released_by = span
             self._issue(rank, now)
 
     # -- sharing ----------------------------------------------------------------------------------------------------
@@ -472,6 +476,9 @@ def simulate(plan: Plan, progress: Callable[[int], None] | None = None) -> Timel
     """Run a plan to its end and return what happened.
 
     ``progress`` is called now and then with the number of spans so far. Raises ``DeadlockError``, naming the blocked
-    ops and what each waits for, when the plan cannot end.
+    ops and what each waits for, when the plan cannot end; ``ValueError`` when no host may launch anything.
     """
+    if plan.launch_queue < 1:
+        msg = f"launch_queue = {plan.launch_queue}: a host that may be ahead by no op launches none; give 1 or more"
+        raise ValueError(msg)
     return _Engine(plan, progress).run()

@@ -23,11 +23,13 @@ def explain_blocked(engine: _Engine) -> str:
     for group, arrived in enumerate(engine.arrived):
         here = [run.rank.index for run in arrived]
         missing = [r for r in engine.ranks if r.index not in here and _joins(r, group)]
-        peers = "; ".join(_whereabouts(plan, r) for r in missing) or "none is left"
+        peers = "; ".join(_whereabouts(engine, r, group) for r in missing) or "none is left"
         lines += [f"{_place(plan, run)}: {_name(plan, run)} waits for its peers: {peers}" for run in arrived]
     for rank in engine.ranks:
         if rank.holds is not None:
             lines.append(f"{plan.rank_classes[rank.index].name}: the host waits for {_name(plan, rank.holds)}")
+        elif rank.stalled:
+            lines.append(f"{plan.rank_classes[rank.index].name}: the host waits for room in its launch queue")
     return "the step cannot go on; blocked:\n  " + "\n  ".join(lines) if lines else ""
 
 
@@ -35,10 +37,30 @@ def _joins(rank: _Rank, group: int) -> bool:
     return any(op.group == group for block in rank.plan.blocks for op in block)
 
 
-def _whereabouts(plan: Plan, rank: _Rank) -> str:
+def _whereabouts(engine: _Engine, rank: _Rank, group: int) -> str:
+    """Where the op is by which a rank would join a rendezvous: behind a blocked one, not issued yet, or nowhere."""
+    plan = engine.plan
     name = plan.rank_classes[rank.index].name
-    heads = [_name(plan, tail) for tail in rank.tails if tail is not None and not tail.done]
-    return f"{name} has yet to do {', '.join(heads)}" if heads else f"{name} has ended its program"
+    heads = [run for arrived in engine.arrived for run in arrived if run.rank is rank]
+    behind = ", ".join(_name(plan, run) for run in heads)
+    for run in _waiting_for(heads):
+        if run.op.group == group:
+            return f"{name} has yet to do {_name(plan, run)}, behind {behind}"
+    if rank.holds is not None or rank.stalled:
+        return f"the host of {name} is held, behind {behind}"
+    return f"{name} has ended its program"
+
+
+def _waiting_for(runs: list[_Run]) -> list[_Run]:
+    """The issued ops that wait for these, directly or through others; every blocked op waits for a rendezvous."""
+    found = dict.fromkeys(runs)
+    todo = list(runs)
+    while todo:
+        for other in todo.pop(0).dependents:
+            if other not in found:
+                found[other] = None
+                todo.append(other)
+    return list(found)
 
 
 def _name(plan: Plan, run: _Run) -> str:

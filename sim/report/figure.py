@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PLACES = 6  # digits of a position, as a fraction of the page
+
 
 def step_figure(timeline: Timeline, result: Result) -> Figure:
     """A figure for a paper: what ran when, what was in memory meanwhile, and where the time went."""
@@ -27,8 +29,10 @@ def step_figure(timeline: Timeline, result: Result) -> Figure:
     gpu, host = largest(result, "gpu"), largest(result, "host")
     rank_class = gpu.rank_class if gpu else 0
     panels = [use for use in (gpu, host) if use is not None]
-    figure = Figure(figsize=(12.5, 4.4 + 1.8 * len(panels)), layout="constrained")
-    heights = [2.6] + [1.6] * len(panels) + [0.36]
+    lanes = {lane for lane, _ in timeline_plot.lane_bars(timeline, rank_class, (0.0, timeline.makespan))}
+    heights = [0.42 * len(lanes) + 0.4] + [1.6] * len(panels) + [0.33]  # inches, if all goes well
+    height = max(6.2, sum(heights) + 2.3)  # title, legend and labels; never less than 900 pixels
+    figure = Figure(figsize=(12.5, height), layout="constrained")
     axes = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights})
     timeline_plot.draw(axes[0], timeline, rank_class)
     for ax, use in zip(axes[1:-1], panels, strict=True):
@@ -44,7 +48,23 @@ def step_figure(timeline: Timeline, result: Result) -> Figure:
     figures, memory, bound = headline_parts(result)
     words = "; ".join(part for part in (figures, memory) if part)
     figure.suptitle(f"{result.scenario}\n{words}\n{bound}", fontsize=10.5, x=0.01, ha="left")
+    _freeze(figure)
     return figure
+
+
+def _freeze(figure: Figure) -> None:
+    """Lay the page out now, once for every format, to a thousandth of a pixel.
+
+    The layout's solver lets the last digits of a position depend on addresses in memory, and an SVG names its clipping
+    areas by a hash of them: unrounded, one figure in a few has other bytes.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        left, bottom, width, height = (round(float(edge), PLACES) for edge in ax.get_position(original=True).bounds)
+        ax.set_position((left, bottom, width, height))
 
 
 def draw_breakdown(ax: Axes, result: Result) -> Axes:

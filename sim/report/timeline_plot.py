@@ -198,8 +198,9 @@ def label_time(ax: Axes, window: Window) -> str:
 
 
 def _legend(ax: Axes, present: list[str]) -> None:
-    handles = [bars for bars in ax.collections if bars.get_label()]
+    handles = list(ax.collections)
+    rows = -(-len(present) // 6) or 1
     ax.legend(
-        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(present), 6) or 1, frameon=False,
-        fontsize=9, handlelength=1.2, columnspacing=1.4, borderaxespad=0.3,
+        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=-(-len(present) // rows) or 1,
+        frameon=False, fontsize=9, handlelength=1.2, columnspacing=1.4, borderaxespad=0.3,
     )  # fmt: skip

@@ -2,7 +2,9 @@
 
 Owns when a gather is issued, what it waits for, and how long the gathered copy lives. A gather at position p of a
 pass waits until the compute of position p - prefetch - 1 has ended: no more than ``prefetch`` + 1 gathered units are
-alive beside the root (FSDP's ``limit_all_gathers``; DeepSpeed's prefetch bucket, in units of layers).
+alive beside the root (FSDP's ``limit_all_gathers``; DeepSpeed's prefetch bucket, in units of layers). The host may be a
+whole pass ahead of the GPU, so the rule holds across passes too: backward counts on from forward, and forward begins
+to gather when the backward before it has ended (FSDP's root waits for the compute stream).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.workload.block import BlockBuilder
-from sim.workload.ops import Collective, Phase
+from sim.workload.ops import Collective, Op, Phase
 from sim.workload.units import Unit
 
 GATHERED = "parameters.gathered"
@@ -39,6 +41,7 @@ class Gathers:
         self.computed: dict[int, int] = {}  # position -> index of its last kernel
         self.issued = 0
         self.present: set[int] = set()
+        self.before: dict[int, str] = {}  # position -> token of the compute of an earlier pass that it waits for
 
     def need(self, position: int) -> tuple[int, ...]:
         """Issue gathers up to ``prefetch`` ahead of ``position``; the dependencies of its compute."""
@@ -55,6 +58,35 @@ class Gathers:
         """Nothing was freed in forward: this pass gathers nothing and frees everything."""
         self.present = set(range(len(self.units)))
 
+    def announce(self) -> None:
+        """The end of this pass: a pass that is told to ``follow`` counts on from here."""
+        for back, position in enumerate(sorted(self.computed, reverse=True)[: self.prefetch + 1]):
+            if self.axis:
+                self.block.edit(self.computed[position], signals=(_token(back),))
+
+    def follow(self) -> None:
+        """This pass runs over the units the other way and the one before it has announced its end.
+
+        The first gathers wait for its last computes, and none begins before the unit's earlier copy is freed.
+        """
+        ahead = range(min(self.prefetch + 1, len(self.units)))
+        self.before = {position: _token(min(self.prefetch - position, position)) for position in ahead}
+
+    def hold(self) -> None:
+        """The end of this pass: nothing is gathered for whatever comes next before it."""
+        if self.axis and self.computed:
+            last = self.computed[max(self.computed)]
+            self.block.add(
+                Op(
+                    name="pass ended",
+                    work=None,
+                    stream="gather",
+                    phase=self.phase,
+                    category="param_gather",
+                    deps=(last,),
+                )
+            )
+
     def _issue(self, position: int) -> None:
         unit = self.units[position]
         if position in self.present or not unit.params:
@@ -66,6 +98,8 @@ class Gathers:
         index = self.block.side(
             f"gather {unit.name}", work, "gather", self.phase, "param_gather", deps=deps, layer=unit.layer
         )
+        if position in self.before:
+            self.block.edit(index, waits=(self.before[position],))
         self.block.takes(index, GATHERED, size)
         self.gathered[position] = index
 
@@ -74,3 +108,8 @@ class Gathers:
         self.computed[position] = last
         if free and self.axis:
             self.block.frees(last, GATHERED, float(self.units[position].params * self.param_bytes))
+
+
+def _token(back: int) -> str:
+    """Name of the compute that is ``back`` before the last of a pass."""
+    return f"computed, {back} before the end"

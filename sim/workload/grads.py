@@ -62,7 +62,7 @@ def policy_for(scenario: Scenario) -> GradientPolicy:
         overlap=layout.overlap_grad_reduce,
         offload=offload,
         pinned=scenario.offload.pinned,
-        transient=layout.zero >= 2 or offload,
+        transient=(layout.zero >= 2 and everyone > 1) or offload,
         bucket=layout.grad_bucket,
         grad_bytes=DTYPE_BYTES[precision.grads],
         wire_bytes=DTYPE_BYTES[precision.grad_comm],

@@ -31,6 +31,7 @@ class PipelineRank:
         self.stages = stages
         self.rank = rank
         self.policy = policy_for(scenario)
+        self.adjacent = scenario.layout.pp == 1  # the backward of a microbatch follows its forward at once
         self.blocks: list[Block] = [_begin()]
         self.index: dict[object, int] = {}
         self.actions: list[Action] = [Action(block=0, microbatch=0)]
@@ -109,6 +110,8 @@ class PipelineRank:
         )
         if not forward:
             (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
+            if self.adjacent:
+                gathers.follow()
         return gathers
 
     def _forward(self, stage: int) -> Block:
@@ -124,6 +127,8 @@ class PipelineRank:
             block.frees(last, WORKSPACE, unit.forward_workspace)
             gathers.done(position, last, free=self.scenario.layout.reshard_after_forward and not unit.root)
         block.edit(last, signals=(COMPUTED,))
+        if self.adjacent:
+            gathers.announce()
         self._send(block, stage, stage + 1, last, "F")
         return block.block()
 
@@ -162,6 +167,7 @@ class PipelineRank:
         self._send(block, stage, stage - 1, end, phase)
         for stream in streams:
             stream.finish()
+        gathers.hold()
         return block.block()
 
     def _weights(self, stage: int, *, first: bool, last: bool) -> Block:
