@@ -32,9 +32,9 @@ class PipelineRank:
         self.rank = rank
         self.policy = policy_for(scenario)
         self.adjacent = scenario.layout.pp == 1  # the backward of a microbatch follows its forward at once
-        self.blocks: list[Block] = [_begin()]
+        self.blocks: list[Block] = [] if self.adjacent else [_begin()]
         self.index: dict[object, int] = {}
-        self.actions: list[Action] = [Action(block=0, microbatch=0)]
+        self.actions: list[Action] = [Action(block=0, microbatch=0) for _ in self.blocks]
 
     def build(self) -> None:
         """Fill ``blocks`` and ``actions`` with the schedule's order."""
