@@ -35,6 +35,7 @@ class PlanOp:
     launch: float = 0.0
     launch_rest: float = 0.0
     reach: float = 0.0
+    kernels: int = 1
     deps: tuple[int, ...] = ()
     waits: tuple[int, ...] = ()
     signals: tuple[int, ...] = ()
@@ -56,7 +57,7 @@ class Plan:
     """Everything the engine needs.
 
     ``group_sizes[g]`` is how many rank classes meet at rendezvous g; ``token_names`` is for messages only.
-    ``launch_queue`` is how many launched, unfinished ops a rank's host may be ahead by.
+    ``launch_queue`` is how many launched, unfinished kernels a rank's host may be ahead by.
     """
 
     ranks: tuple[RankPlan, ...]

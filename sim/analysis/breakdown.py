@@ -8,6 +8,8 @@ overlap.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,23 +28,42 @@ def breakdown(timeline: Timeline, compute_stream: int = 0) -> dict[str, float]:
     """Seconds by category, averaged over ranks; they sum to the makespan."""
     total = dict.fromkeys(CATEGORIES, 0.0)
     ranks = sum(row.members for row in timeline.rank_classes)
+    table = _Table(timeline, compute_stream)
     for number, row in enumerate(timeline.rank_classes):
-        for category, seconds in _RankBreakdown(timeline, number, compute_stream).total().items():
+        for category, seconds in _RankBreakdown(timeline, table, number).total().items():
             total[category] = total.get(category, 0.0) + seconds * row.members / ranks
     return {category: seconds for category, seconds in total.items() if seconds > 0.0}
+
+
+class _Table:
+    """Columns of the op table, and the spans of each rank class: looked up once for all classes."""
+
+    def __init__(self, timeline: Timeline, compute_stream: int) -> None:
+        ops, of = timeline.ops, timeline.spans.op
+        self.category = [op.category for op in ops]
+        self.names = list(dict.fromkeys(self.category))
+        self.kind = np.array([self.names.index(c) for c in self.category], dtype=np.int64)
+        self.duration = np.array([op.duration for op in ops])
+        self.several = np.array([op.kernels > 1 for op in ops], dtype=bool)
+        self.slowed = np.zeros(len(of), dtype=bool)
+        self.slowed[[span for span, _, _ in timeline.contended]] = True
+        rank = np.array([op.rank_class for op in ops], dtype=np.int64)[of]
+        order = np.argsort(rank, kind="stable")
+        begins = np.searchsorted(rank[order], np.arange(len(timeline.rank_classes) + 1))
+        self.spans = [order[a:b] for a, b in pairwise(begins.tolist())]
+        self.computes = (np.array([op.stream for op in ops], dtype=np.int64) == compute_stream)[of]
 
 
 class _RankBreakdown:
     """The breakdown of one rank class."""
 
-    def __init__(self, timeline: Timeline, rank_class: int, compute_stream: int) -> None:
+    def __init__(self, timeline: Timeline, table: _Table, rank_class: int) -> None:
         self.timeline = timeline
+        self.table = table
         self.spans = timeline.spans
-        of_rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int32)[self.spans.op] == rank_class
-        stream = np.array([op.stream for op in timeline.ops], dtype=np.int32)[self.spans.op]
-        self.mine = np.flatnonzero(of_rank)
-        self.computing = np.flatnonzero(of_rank & (stream == compute_stream))
-        self.category = [op.category for op in timeline.ops]
+        self.mine = table.spans[rank_class]
+        self.computing = self.mine[table.computes[self.mine]]
+        self.category = table.category
         self.seconds: dict[str, float] = {}
 
     def total(self) -> dict[str, float]:
@@ -69,25 +90,33 @@ class _RankBreakdown:
 
     def _launch_bound(self, ops: NDArray[np.int32], length: NDArray[np.float64]) -> NDArray[np.float64]:
         """By op: seconds that runs of several kernels lasted longer than their kernels, waiting for launches."""
-        rows = self.timeline.ops
-        several = np.array([op.kernels > 1 for op in rows])[ops]
-        slowed = np.zeros(len(self.spans.op), dtype=bool)
-        slowed[[span for span, _, _ in self.timeline.contended]] = True
-        own = np.array([op.duration for op in rows])[ops]
-        late = np.where(several & ~slowed[self.computing], np.maximum(length - own, 0.0), 0.0)
-        return np.bincount(ops, weights=late, minlength=len(rows)).astype(np.float64)
+        table = self.table
+        late = np.where(
+            table.several[ops] & ~table.slowed[self.computing], np.maximum(length - table.duration[ops], 0.0), 0.0
+        )
+        return np.bincount(ops, weights=late, minlength=len(table.category)).astype(np.float64)
 
     def _simple_gaps(
         self, order: NDArray[np.int64], gaps: NDArray[np.int64], before: NDArray[np.float64]
     ) -> NDArray[np.int64]:
-        """Gaps that a late launch alone explains, all at once: launch-bound steps have one before every kernel."""
+        """Gaps that one thing explains, all at once: a late launch, or an op that was at work all through.
+
+        Launch-bound steps have one before every kernel, exposed collectives one after each.
+        """
         spans = self.spans
-        span = order[gaps]
-        holder = spans.cause_span[span]
-        held_until = np.where(holder >= 0, spans.end[np.maximum(holder, 0)], 0.0)
-        launch = (spans.cause[span] == CAUSE_LAUNCH) & (held_until <= before[gaps])
-        self._add(HOST_LAUNCH, float((spans.start[span] - before[gaps])[launch].sum()))
-        rest: NDArray[np.int64] = gaps[~launch]
+        span, since = order[gaps], before[gaps]
+        blocker = spans.cause_span[span]
+        there = blocker >= 0
+        blocker = np.maximum(blocker, 0)
+        late = spans.cause[span] == CAUSE_LAUNCH
+        launch = late & (~there | (spans.end[blocker] <= since))
+        self._add(HOST_LAUNCH, float((spans.start[span] - since)[launch].sum()))
+        whole = ~late & there & (spans.end[blocker] == spans.start[span]) & (spans.start[blocker] <= since)
+        length = (spans.start[span] - since)[whole]
+        by_kind = np.bincount(self.table.kind[spans.op[blocker[whole]]], weights=length)
+        for kind in np.flatnonzero(by_kind).tolist():
+            self._add(self.table.names[kind], float(by_kind[kind]))
+        rest: NDArray[np.int64] = gaps[~launch & ~whole]
         return rest
 
     def _explain(self, begin: float, end: float, span: int) -> None:

@@ -15,16 +15,24 @@ def memory_use(timeline: Timeline, *, gpu_capacity: float, host_capacity: float)
     ``gpu_capacity`` is bytes of one GPU, ``host_capacity`` one rank's part of its host's memory.
     """
     uses = []
+    changes = _changes(timeline)
     for number, row in enumerate(timeline.rank_classes):
-        uses.append(_use(timeline, number, "gpu", dict(row.resident_gpu), gpu_capacity))
-        host = _use(timeline, number, "host", dict(row.resident_host), host_capacity)
-        if host.peak > 0.0:
-            uses.append(host)
+        for where, resident, capacity in (
+            ("gpu", dict(row.resident_gpu), gpu_capacity),
+            ("host", dict(row.resident_host), host_capacity),
+        ):
+            use = _use(changes.get((number, where), {}), resident, (number, where, capacity))
+            if where == "gpu" or use.peak > 0.0:
+                uses.append(use)
     return tuple(uses)
 
 
-def _use(timeline: Timeline, rank_class: int, where: str, resident: dict[str, float], capacity: float) -> MemoryUse:
-    changes = _changes(timeline, rank_class, where)
+Changes = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Owner -> (times, bytes taken or given back)."""
+
+
+def _use(changes: Changes, resident: dict[str, float], place: tuple[int, str, float]) -> MemoryUse:
+    rank_class, where, capacity = place
     times = np.unique(np.concatenate([np.zeros(1), *(t for t, _ in changes.values())]))
     by_owner = {owner: np.full(len(times), size) for owner, size in resident.items()}
     for owner, (when, delta) in changes.items():
@@ -46,27 +54,27 @@ def _use(timeline: Timeline, rank_class: int, where: str, resident: dict[str, fl
     )
 
 
-def _changes(
-    timeline: Timeline, rank_class: int, where: str
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Owner -> (times, bytes taken or given back). What happens at one instant counts together."""
+def _changes(timeline: Timeline) -> dict[tuple[int, str], Changes]:
+    """(Rank class, place) -> what changes. What happens at one instant counts together."""
     spans = timeline.spans
     order = np.argsort(spans.op, kind="stable")
-    begins = np.searchsorted(spans.op[order], np.arange(len(timeline.ops) + 1))
-    parts: dict[str, list[tuple[NDArray[np.float64], float]]] = {}
+    begins = np.searchsorted(spans.op[order], np.arange(len(timeline.ops) + 1)).tolist()
+    parts: dict[tuple[int, str], dict[str, list[tuple[NDArray[np.float64], float]]]] = {}
     for number, op in enumerate(timeline.ops):
-        if op.rank_class != rank_class:
+        if not op.memory:
             continue
+        mine = order[begins[number] : begins[number + 1]]
         for effect in op.memory:
-            if effect.where == where:
-                mine = order[begins[number] : begins[number + 1]]
-                parts.setdefault(effect.owner, []).append(
-                    ((spans.end if effect.at_end else spans.start)[mine], effect.size)
-                )
+            owners = parts.setdefault((op.rank_class, effect.where), {})
+            when = (spans.end if effect.at_end else spans.start)[mine]
+            owners.setdefault(effect.owner, []).append((when, effect.size))
     return {
-        owner: (
-            np.concatenate([when for when, _ in rows]),
-            np.concatenate([np.full(len(when), size) for when, size in rows]),
-        )
-        for owner, rows in parts.items()
+        place: {
+            owner: (
+                np.concatenate([when for when, _ in rows]),
+                np.concatenate([np.full(len(when), size) for when, size in rows]),
+            )
+            for owner, rows in owners.items()
+        }
+        for place, owners in parts.items()
     }

@@ -10,6 +10,7 @@ Loads. An activity of one member that asks ``amount`` of a resource and takes ``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from sim.cost.collectives import CollectiveCost
 from sim.cost.copies import copy_cost, host_cost
 from sim.cost.demand import demand
 from sim.cost.kernels import KernelCost, kernel_cost
-from sim.cost.merge import merge
+from sim.cost.merge import Run, joined, runs
 from sim.plan import Plan, PlanOp, RankPlan
 from sim.spec.types import Scenario
 from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
@@ -55,6 +56,8 @@ class _Cost:
     flops: float = 0.0
     size: float = 0.0
     group_size: int = 1
+    kernels: int = 1
+    reach: float = 0.0
 
 
 MERGE_ABOVE = 250_000
@@ -94,7 +97,8 @@ class _Lowering:
         self.sustained = scenario.stack.sustained.get(self.device.name, 1.0)
         self.launch = cluster.spec.host.launch * scenario.stack.launch_factor
         self.streams = stream_names(workload)
-        self.alone: dict[int, KernelCost] = {}  # by identity: stages share the kernels of their layers
+        self.alone: dict[int, KernelCost] = {}  # by identity
+        self.joined: dict[object, Run] = {}
         self.ops: list[OpRow] = []
         self.tokens: dict[str, int] = {}
         self.meetings: dict[tuple[int, int], int] = {}  # (group class, stream) -> rendezvous
@@ -152,39 +156,43 @@ class _Lowering:
 
     def _rank(self, rank_class: int) -> RankPlan:
         program = self._program(rank_class)
-        costs: dict[int, _Cost] = {}  # by identity: blocks share the kernels of their layers
+        costs: dict[object, _Cost] = {}  # by identity: blocks share the kernels of their layers
         blocks = tuple(self._block(block, rank_class, costs) for block in program.blocks)
         actions = tuple((a.block, a.microbatch) for a in program.actions)
         return RankPlan(blocks=blocks, actions=actions, streams=len(self.streams))
 
-    def _block(self, block: Block, rank_class: int, costs: dict[int, _Cost]) -> tuple[PlanOp, ...]:
-        pairs = [self._op(op, rank_class, costs) for op in block.ops]
-        if self.merged:
-            pairs = merge(pairs)
-        begin = len(self.ops)
-        self.ops.extend(row for _, row in pairs)
-        return tuple(replace(plan, row=begin + i) for i, (plan, _) in enumerate(pairs))
+    def _block(self, block: Block, rank_class: int, costs: dict[object, _Cost]) -> tuple[PlanOp, ...]:
+        ops = block.ops
+        groups = runs(ops) if self.merged else [[i] for i in range(len(ops))]
+        number = {index: new for new, group in enumerate(groups) for index in group}
+        return tuple(self._op([ops[i] for i in group], rank_class, costs, number) for group in groups)
 
-    def _op(self, op: Op, rank_class: int, costs: dict[int, _Cost]) -> tuple[PlanOp, OpRow]:
-        cost = costs.get(id(op.work))
+    def _op(self, ops: Sequence[Op], rank_class: int, costs: dict[object, _Cost], number: dict[int, int]) -> PlanOp:
+        """One op, or a run of kernels as one; ``number`` maps the block's indexes to those of the plan."""
+        first, last = ops[0], ops[-1]
+        key = id(first.work) if len(ops) == 1 else tuple(id(op.work) for op in ops)
+        cost = costs.get(key)
         if cost is None:
-            cost = costs[id(op.work)] = self._cost(op, rank_class)
-        stream = self.streams.index(op.stream)
-        plan = PlanOp(
-            row=-1,
+            cost = costs[key] = self._cost(ops, rank_class)
+        stream = self.streams.index(first.stream)
+        self.ops.append(_row(ops, cost, rank_class, stream))
+        return PlanOp(
+            row=len(self.ops) - 1,
             stream=stream,
             latency=cost.latency,
             duration=cost.duration,
             loads=cost.loads,
             weight=cost.weight,
             launch=cost.launch,
-            deps=op.deps,
-            waits=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in op.waits),
-            signals=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in op.signals),
-            sync=op.sync,
-            group=self._meeting(op.work, rank_class, stream) if isinstance(op.work, Collective) else -1,
+            launch_rest=cost.launch * (cost.kernels - 1),
+            reach=cost.reach,
+            kernels=cost.kernels,
+            deps=tuple(number[d] for d in first.deps),
+            waits=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in first.waits),
+            signals=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in last.signals),
+            sync=last.sync,
+            group=self._meeting(first.work, rank_class, stream) if isinstance(first.work, Collective) else -1,
         )
-        return plan, _row(op, cost, rank_class, stream)
 
     def _meeting(self, work: Collective, rank_class: int, stream: int) -> int:
         """The rendezvous of a collective; none when all its members are of one class and so arrive together."""
@@ -206,10 +214,10 @@ class _Lowering:
 
     # -- costs ------------------------------------------------------------------------------------------------------
 
-    def _cost(self, op: Op, rank_class: int) -> _Cost:
-        work = op.work
+    def _cost(self, ops: Sequence[Op], rank_class: int) -> _Cost:
+        work = ops[0].work
         if isinstance(work, Kernel):
-            return self._kernel(work, rank_class)
+            return self._kernels([op.work for op in ops if isinstance(op.work, Kernel)], rank_class)
         if isinstance(work, Collective):
             return self._collective(work, rank_class)
         if isinstance(work, Copy):
@@ -224,27 +232,36 @@ class _Lowering:
     def _place(self, rank_class: int) -> tuple[int, int]:
         return mesh.place(int(self.classes.first[rank_class]), self.cluster.spec.gpus_per_host)
 
-    def _kernel(self, work: Kernel, rank_class: int) -> _Cost:
-        """SMs are taken for as long as it runs; HBM by the bytes it moves. A slow GPU takes longer."""
-        alone = self.alone.get(id(work))
-        if alone is None:
-            alone = self.alone[id(work)] = kernel_cost(work, self.device, self.scenario.stack.attention, self.sustained)
+    def _kernels(self, works: Sequence[Kernel], rank_class: int) -> _Cost:
+        """SMs are taken for as long as kernels run; HBM by the bytes they move. A slow GPU takes longer."""
         node, gpu = self._place(rank_class)
         place = self.cluster.places[gpu]
         ids = np.array([self.cluster.at(node, place.sm), self.cluster.at(node, place.hbm)], dtype=np.int64)
         sm_speed, hbm_rate = self.cluster.capacities(ids).tolist()
-        slower = 1.0 / sm_speed if alone.bound_by == "sm" else self.device.hbm_bandwidth / hbm_rate
-        duration = alone.duration * slower
-        moved = work.bytes_read + work.bytes_written
+        run = self._joined(works, (sm_speed, hbm_rate / self.device.hbm_bandwidth))
         cost = CollectiveCost(
             latency=0.0,
-            duration=duration,
+            duration=run.duration,
             ids=ids,
-            amounts=np.array([duration * sm_speed, min(moved, duration * hbm_rate)]),
+            amounts=np.array([run.duration * sm_speed, min(run.moved, run.duration * hbm_rate)]),
             sm_load=0.0,
-            bound_by=int(ids[0] if alone.bound_by == "sm" else ids[1]),
+            bound_by=int(ids[0] if 2 * run.arithmetic >= run.duration else ids[1]),
         )
-        return self._rank_cost(cost, rank_class, work.kind, 1.0, size=moved, flops=work.flops, launch=self.launch)
+        kind = works[0].kind if run.kernels == 1 else "kernels"
+        found = self._rank_cost(cost, rank_class, kind, 1.0, size=run.moved, flops=run.flops, launch=self.launch)
+        return replace(found, kernels=run.kernels, reach=run.reach)
+
+    def _joined(self, works: Sequence[Kernel], speeds: tuple[float, float]) -> Run:
+        """Kernels in a row on a device of these speeds: looked up, since stages share the kernels of their layers."""
+        key = (speeds, tuple(id(work) for work in works))
+        if key not in self.joined:
+            self.joined[key] = joined(works, [self._alone(work) for work in works], self.launch, speeds)
+        return self.joined[key]
+
+    def _alone(self, work: Kernel) -> KernelCost:
+        if id(work) not in self.alone:
+            self.alone[id(work)] = kernel_cost(work, self.device, self.scenario.stack.attention, self.sustained)
+        return self.alone[id(work)]
 
     def _host(self, work: HostWork, rank_class: int) -> _Cost:
         node, gpu = self._place(rank_class)
@@ -326,23 +343,25 @@ def _loads(classes: list[int], seconds: list[float], duration: float) -> tuple[t
     return tuple((c, s / duration) for c, s in zip(classes, seconds, strict=True) if s > 0.0)
 
 
-def _row(op: Op, cost: _Cost, rank_class: int, stream: int) -> OpRow:
+def _row(ops: Sequence[Op], cost: _Cost, rank_class: int, stream: int) -> OpRow:
+    first, last = ops[0], ops[-1]
     return OpRow(
-        name=op.name,
+        name=first.name if len(ops) == 1 else f"{first.name} ... {last.name}",
         kind=cost.kind,
-        category=op.category,
-        phase=op.phase,
+        category=first.category,
+        phase=first.phase,
         rank_class=rank_class,
         stream=stream,
-        layer=op.layer,
+        layer=first.layer if first.layer == last.layer else -1,
         flops=cost.flops,
         size=cost.size,
         latency=cost.latency,
         duration=cost.duration,
         bound_by=cost.bound_by,
         demands=cost.demands,
-        memory=tuple(_memory(e) for e in op.memory),
+        memory=tuple(_memory(e) for op in ops for e in op.memory),
         group_size=cost.group_size,
+        kernels=cost.kernels,
     )
 
 

@@ -1,96 +1,71 @@
 """Runs of kernels as one op: the same times with a tenth of the events.
 
 Owns the merging of consecutive compute ops that nothing can come between: no one waits for an inner one, none waits for
-anything but the one before, and they belong to the same layer and line of the breakdown. Alone, the merged op ends
-exactly when the last of its kernels would: kernels run back to back, or as the host launches them, whichever is
-later. Under contention it has the average load of its kernels, which is what is given up.
+anything but the one before, and they belong to the same line of the breakdown. Alone, the merged op ends exactly when
+the last of its kernels would: kernels run back to back, or as the host launches them, whichever is later. What is
+given up: under contention it has the average load of its kernels, and its memory is taken at its start and given back
+at its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import pairwise
 
-from sim.plan import PlanOp
-from sim.timeline.columns import OpRow
-
-Pair = tuple[PlanOp, OpRow]
-KERNELS = ("gemm", "attention", "elementwise", "embedding", "optimizer")
+from sim.cost.kernels import KernelCost
+from sim.workload.ops import Kernel, Op
 
 
-def merge(pairs: Sequence[Pair]) -> list[Pair]:
-    """The block with runs of kernels merged; dependencies renumbered."""
-    waited = {dep for plan, _ in pairs for dep in plan.deps}
-    runs: list[list[int]] = []
-    for index in range(len(pairs)):
-        if runs and _follows(pairs, runs[-1][-1], index, waited):
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    number = {index: new for new, run in enumerate(runs) for index in run}
-    merged = []
-    for run in runs:
-        plan, row = _join([pairs[i] for i in run]) if len(run) > 1 else pairs[run[0]]
-        merged.append((replace(plan, deps=tuple(number[d] for d in plan.deps)), row))
-    return merged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Kernels one after another: seconds in all, those bound by arithmetic, bytes, FLOPs, the pull of launches.
 
-
-def _follows(pairs: Sequence[Pair], before: int, index: int, waited: set[int]) -> bool:
-    """Whether op ``index`` can only run right after op ``before``, and nobody can tell them apart."""
-    (first, above), (plan, row) = pairs[before], pairs[index]
-    alike = row.kind in KERNELS and above.kind in KERNELS and row.stream == above.stream
-    alike = alike and (row.category, row.phase, row.layer) == (above.category, above.phase, above.layer)
-    free = not (plan.deps or plan.waits or first.signals or first.sync or before in waited)
-    quiet = all(e.at_end for e in row.memory) and not any(e.at_end for e in above.memory)
-    return alike and free and quiet
-
-
-def _join(run: Sequence[Pair]) -> Pair:
-    plans, rows = [plan for plan, _ in run], [row for _, row in run]
-    duration = sum(plan.duration for plan in plans)
-    loads: dict[int, float] = {}
-    demands: dict[int, float] = {}
-    bound: dict[int, float] = {}
-    for plan, row in run:
-        for r, load in plan.loads:
-            loads[r] = loads.get(r, 0.0) + load * plan.duration / duration
-        for r, amount in row.demands:
-            demands[r] = demands.get(r, 0.0) + amount
-        bound[row.bound_by] = bound.get(row.bound_by, 0.0) + plan.duration
-    plan = replace(
-        plans[0],
-        duration=duration,
-        loads=tuple(loads.items()),
-        launch_rest=sum(plan.launch for plan in plans[1:]),
-        reach=_reach(plans),
-        signals=plans[-1].signals,
-        sync=plans[-1].sync,
-    )
-    row = replace(
-        rows[0],
-        name=f"{rows[0].name} ... {rows[-1].name}",
-        kind="kernels",
-        flops=sum(row.flops for row in rows),
-        size=sum(row.size for row in rows),
-        duration=duration,
-        bound_by=max(bound, key=lambda r: (bound[r], -r)),
-        demands=tuple(demands.items()),
-        memory=tuple(effect for row in rows for effect in row.memory),
-        kernels=len(rows),
-    )
-    return plan, row
-
-
-def _reach(plans: Sequence[PlanOp]) -> float:
-    """Seconds from the first launch to the end of the last kernel on a GPU that only ever waits for launches.
-
-    The last kernel ends no earlier than the launch of any kernel k plus the durations from k on.
+    ``reach`` is the time from the first launch to the end of the last kernel on a GPU that only ever waits for
+    launches.
     """
-    rest = sum(plan.duration for plan in plans)
-    launched, reach = 0.0, rest
-    for before, plan in pairwise(plans):
-        rest -= before.duration
-        launched += plan.launch
-        reach = max(reach, launched + rest)
-    return reach
+
+    kernels: int
+    duration: float
+    arithmetic: float
+    moved: float
+    flops: float
+    reach: float
+
+
+def runs(ops: Sequence[Op]) -> list[list[int]]:
+    """Indexes of a block's ops, those that can be one op together."""
+    waited = {dep for op in ops for dep in op.deps}
+    found: list[list[int]] = []
+    for index, op in enumerate(ops):
+        if found and _follows(ops[found[-1][-1]], op) and found[-1][-1] not in waited:
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
+
+
+def _follows(before: Op, op: Op) -> bool:
+    """Whether ``op`` can only run right after ``before``, and counts as the same."""
+    kernels = isinstance(before.work, Kernel) and isinstance(op.work, Kernel)
+    alike = (before.stream, before.category, before.phase) == (op.stream, op.category, op.phase)
+    return kernels and alike and not (op.deps or op.waits or before.signals or before.sync)
+
+
+def joined(kernels: Sequence[Kernel], costs: Sequence[KernelCost], launch: float, speeds: tuple[float, float]) -> Run:
+    """One run. ``launch`` is the host's time for one kernel, ``speeds`` of SMs and HBM against the usual ones."""
+    sm, hbm = speeds
+    durations = [cost.duration / (sm if cost.bound_by == "sm" else hbm) for cost in costs]
+    arithmetic = sum(d for d, cost in zip(durations, costs, strict=True) if cost.bound_by == "sm")
+    rest = reach = sum(durations)
+    for number, (before, _) in enumerate(pairwise(durations), start=1):
+        rest -= before
+        reach = max(reach, number * launch + rest)
+    return Run(
+        kernels=len(kernels),
+        duration=sum(durations),
+        arithmetic=arithmetic,
+        moved=sum(k.bytes_read + k.bytes_written for k in kernels),
+        flops=sum(k.flops for k in kernels),
+        reach=reach if len(kernels) > 1 else 0.0,
+    )

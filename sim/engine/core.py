@@ -200,7 +200,7 @@ class _Engine:
             run = _Run(op, rank, clock)
             clock += op.launch_rest
             rank.issued.append(run)
-            rank.outstanding += 1
+            rank.outstanding += op.kernels
             tail = tails[op.stream]
             tails[op.stream] = run
             if tail is not None and not tail.done:
@@ -397,7 +397,7 @@ class _Engine:
                 other.cause_span = span
                 self._launch(other, now)
         run.dependents = []
-        rank.outstanding -= 1
+        rank.outstanding -= run.op.kernels
         if rank.holds is run:
             rank.holds = None
             rank.released_by = span

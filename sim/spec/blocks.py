@@ -44,6 +44,10 @@ def _or(default: object, description: str) -> Any:  # noqa: ANN401
     return Field(default=default, description=description)
 
 
+def _listed(description: str) -> Any:  # noqa: ANN401 - a YAML list becomes a tuple
+    return Field(default=None, strict=False, description=description)
+
+
 class Block(BaseModel):
     """A mapping of a file: unknown keys are refused, values are not coerced."""
 
@@ -219,8 +223,8 @@ class LayoutFile(Block):
     overlap_grad_reduce: bool | None = _or(None, "reduce gradients while backward runs; default: the stack's")
     prefetch: CountOrZero | None = _or(None, "zero 3: layers that are gathered ahead; default: the stack's")
     reshard_after_forward: bool | None = _or(None, "zero 3: free gathered layers after forward; default: true")
-    order: tuple[Literal["tp", "cp", "dp", "pp"], ...] | None = _or(
-        None, "mesh axes, innermost (neighbouring ranks) first; default: tp, cp, dp, pp"
+    order: tuple[Literal["tp", "cp", "dp", "pp"], ...] | None = _listed(
+        "mesh axes, innermost (neighbouring ranks) first; default: tp, cp, dp, pp"
     )
     dp_replicate: Count | None = _or(None, "HSDP: groups that hold copies of the shards; divides dp * cp")
     sequence_parallel: bool | None = _or(None, "tp: split tokens over its ranks between attention and MLP")
@@ -228,7 +232,7 @@ class LayoutFile(Block):
     cp_kind: Literal["ring", "all_gather"] | None = _or(None, "cp: pass keys and values round a ring, or gather them")
     schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1"] | None = _or(None, "pp: order of actions; default 1f1b")
     virtual_stages: Count | None = _or(None, "pp: stages that each rank holds (schedule: interleaved)")
-    stage_layers: tuple[CountOrZero, ...] | None = _or(None, "pp: layers of each virtual stage; default: even")
+    stage_layers: tuple[CountOrZero, ...] | None = _listed("pp: layers of each virtual stage; default: even")
     p2p_overlap: bool | None = _or(None, "pp: messages travel while the rank computes; default: true")
     scatter_gather: bool | None = _or(None, "pp with tp: send 1/tp from each rank, gather on arrival")
 
