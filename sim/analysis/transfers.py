@@ -17,7 +17,7 @@ def sent_bytes(op: OpRow) -> float:
     Ring all-reduce 2S(n-1)/n; all-gather and reduce-scatter S(n-1)/n of the whole buffer S; broadcast S on all but
     one hop.
     """
-    if op.kind in ("h2d", "d2h"):
+    if op.kind in ("h2d", "d2h", "ring_step") or (op.kind == "send_recv" and op.name.startswith("send")):
         return op.size
     if op.kind in _COLLECTIVES and op.group_size > 1:
         return _COLLECTIVES[op.kind] * op.size * (op.group_size - 1) / op.group_size

@@ -10,7 +10,7 @@ it, NVLink and NICs as bandwidth x efficiency (what collectives sustain of the l
 from __future__ import annotations
 
 from sim.cluster.graph import NodeGraph, node_graph, socket_of
-from sim.cluster.types import Cluster, Place
+from sim.cluster.types import Cluster, Place, Resource
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec
 
@@ -24,6 +24,7 @@ def build(spec: ClusterSpec) -> Cluster:
         InfeasibleError: two GPUs of a node cannot reach each other, or a PCIe switch would hang on two sockets.
     """
     graph = node_graph(spec)
+    resources = tuple(graph.resources)
     gpus = range(spec.gpus_per_host)
     from_gpu = [graph.routes(f"gpu{g}") for g in gpus]
     from_dram = [graph.routes(f"dram{s}") for s in range(spec.host.sockets)]
@@ -31,10 +32,39 @@ def build(spec: ClusterSpec) -> Cluster:
     return Cluster(
         spec=spec,
         nodes=spec.nodes,
-        resources=tuple(graph.resources),
+        resources=resources,
+        changed=_changed(spec, resources),
         places=tuple(_place(graph, socket_of(spec, g), g, (from_gpu, from_dram, [from_network])) for g in gpus),
         peer=tuple(tuple(_peer(spec, a, b, from_gpu, from_dram) for b in gpus) for a in gpus),
     )
+
+
+_PARTS = {
+    "gpu": ("gpu{}.sm",),
+    "hbm": ("gpu{}.hbm",),
+    "nvlink": ("gpu{}.nvlink.tx", "gpu{}.nvlink.rx"),
+    "pcie": ("gpu{}.pcie.h2d", "gpu{}.pcie.d2h", "gpu{}.pcie.duplex"),
+    "nic": ("nic{}.nic.tx", "nic{}.nic.rx"),
+    "dram": ("socket{}.dram",),
+    "cores": ("socket{}.cores",),
+}
+"""Part of a variation -> the resources that it slows, by the names that they have in a node."""
+
+
+def _changed(spec: ClusterSpec, resources: tuple[Resource, ...]) -> dict[int, float]:
+    """Capacities of the single resources that a variation slows. Two variations of one part multiply."""
+    number = {resource.name: local for local, resource in enumerate(resources)}
+    changed: dict[int, float] = {}
+    for variation in spec.variations:
+        names = [name.format(variation.index) for name in _PARTS[variation.part]]
+        present = [number[name] for name in names if name in number]
+        if not present:
+            msg = f'cluster "{spec.name}" has no {variation.part} {variation.index} in a node; see cluster.variations'
+            raise InfeasibleError(msg)
+        for local in present:
+            at = variation.node * len(resources) + local
+            changed[at] = changed.get(at, resources[local].capacity) * variation.speed
+    return changed
 
 
 def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Routes, _Routes]) -> Place:

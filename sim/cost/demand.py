@@ -15,8 +15,8 @@ ALGORITHMS: dict[str, Demand] = {
     "all_gather": ring_demand,
     "reduce_scatter": ring_demand,
     "broadcast": ring_demand,  # pipelined along the ring
-    "send_recv": exchange_demand,  # one message, or one step of a ring
-    "all_to_all": exchange_demand,  # direct, every part once
+    "send_recv": exchange_demand,  # one message
+    "ring_step": exchange_demand,  # every member to the next
 }
 
 

@@ -192,6 +192,15 @@ class NvmeFile(Block):
     capacity: Bytes = _says("capacity")
 
 
+class VariationFile(Block):
+    """One part of one node that is slower than the others."""
+
+    node: CountOrZero = _says("node, counted from 0")
+    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores"] = _says("what is slower")
+    index: CountOrZero = _says("GPU, adapter or socket of the node, counted from 0")
+    speed: Fraction = _says("fraction of the usual rate; a lost link is a very small one")
+
+
 class ClusterFile(Block):
     """Equal nodes behind a non-blocking fabric; a node is a cluster with nodes: 1."""
 
@@ -206,6 +215,7 @@ class ClusterFile(Block):
     nvme: NvmeFile | None = _or(None, "drives; null: none")
     p2p: bool = _or(True, "GPUs reach each other over PCIe without a copy in host memory")
     sm_share: FractionOrZero = _or(0.0, "part of a GPU's SM time that a running collective takes")
+    variations: tuple[VariationFile, ...] | None = _listed("parts of single nodes that are slower")
     source: str = _or("", "where the numbers are from")
 
 

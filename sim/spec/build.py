@@ -67,6 +67,7 @@ def _cluster(cluster: ClusterFile) -> types.ClusterSpec:
     keys["nvlink"] = types.NvlinkSpec(**dict(cluster.nvlink)) if cluster.nvlink else None
     keys["nics"] = types.NicSpec(**dict(cluster.nics)) if cluster.nics else None
     keys["nvme"] = types.NvmeSpec(**dict(cluster.nvme)) if cluster.nvme else None
+    keys["variations"] = tuple(types.VariationSpec(**dict(v)) for v in cluster.variations or ())
     return types.ClusterSpec(**keys)
 
 

@@ -103,6 +103,28 @@ def _replicas(d: Draft) -> Iterator[Finding]:
         yield "layout.dp_replicate", f"{what}; choose a divisor"
 
 
+def _variations(d: Draft) -> Iterator[Finding]:
+    c = d.cluster
+    there = {
+        "nic": min(c.nics.count, c.gpus_per_host) if c.nics else 0,
+        "dram": c.host.sockets,
+        "cores": c.host.sockets,
+    }
+    for number, variation in enumerate(c.variations or ()):
+        key = f"cluster.variations.{number}"
+        if variation.node >= c.nodes:
+            yield (
+                f"{key}.node",
+                f'cluster "{c.name}" has nodes 0 to {c.nodes - 1}, not {variation.node}; choose one of them',
+            )
+        count = there.get(variation.part, c.gpus_per_host)
+        if variation.part == "nvlink" and c.nvlink is None:
+            count = 0
+        if variation.index >= count:
+            what = f"a node has {count} of this part ({variation.part}), counted from 0"
+            yield f"{key}.index", f"{variation.index} is not there: {what}; choose another"
+
+
 def _order(d: Draft) -> Iterator[Finding]:
     if d.layout.order is not None and sorted(d.layout.order) != ["cp", "dp", "pp", "tp"]:
         yield "layout.order", "must name tp, cp, dp and pp once each, innermost first"
@@ -122,6 +144,7 @@ CHECKS = (
     Check("layers divide over stages", ("layout", "model"), _stages),
     Check("interleaving", ("layout", "batch"), _interleaving),
     Check("replicas divide", ("layout",), _replicas),
+    Check("variations exist", ("cluster",), _variations),
     Check("mesh order", ("layout",), _order),
     Check("recomputed layers", ("recompute", "recompute_layers"), _recomputed_layers),
 )

@@ -175,10 +175,25 @@ class NvmeSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VariationSpec:
+    """One part of one node that runs at ``speed`` times its usual rate: a fault, or a machine unlike the others.
+
+    ``part``: ``gpu`` (SM clock), ``hbm``, ``nvlink``, ``pcie`` of GPU ``index``; ``nic`` number ``index`` (a GPU's,
+    where it has several); ``dram`` or ``cores`` of socket ``index``.
+    """
+
+    node: int
+    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores"]
+    index: int
+    speed: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterSpec:
     """``nodes`` equal nodes behind a non-blocking fabric. GPUs are spread evenly over sockets, NICs and uplinks.
 
-    ``sm_share`` is the part of a GPU's SM time that a running collective kernel takes.
+    ``sm_share`` is the part of a GPU's SM time that a running collective kernel takes. ``variations`` make single parts
+    of it slower.
     """
 
     name: str
@@ -192,6 +207,7 @@ class ClusterSpec:
     nvme: NvmeSpec | None = None
     p2p: bool = True  # GPUs reach each other over PCIe without a copy in host memory
     sm_share: float = 0.0
+    variations: tuple[VariationSpec, ...] = ()
     source: str = ""
 
     @property

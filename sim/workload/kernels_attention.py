@@ -8,8 +8,10 @@ the input twice more. Must not know norms, residuals or what follows.
 
 from __future__ import annotations
 
+from sim.workload.context import context_backward, context_forward
 from sim.workload.kernels_shape import (
     FP32,
+    Items,
     Kernels,
     Shape,
     bias_add,
@@ -23,26 +25,26 @@ from sim.workload.kernels_shape import (
     linear_forward,
     memory_pass,
 )
-from sim.workload.ops import Kernel
+from sim.workload.ops import Collective, Kernel
 
 FLASH_BACKWARD = 2.5  # five products for two: FlashAttention's convention (Dao 2023, section 4.1)
 
 
-def attention_forward(shape: Shape) -> Kernels:
+def attention_forward(shape: Shape) -> Items:
     """QKV product, bias, rotation, attention proper, output product; its bias belongs to the residual join."""
-    out = [linear_forward(shape, "attention.qkv", shape.hidden, shape.qkv_width)]
+    out: list[Kernel | Collective] = [linear_forward(shape, "attention.qkv", shape.hidden, shape.qkv_width)]
     if shape.model.qkv_bias and not shape.stack.fused_bias_activation:
         out.append(bias_add(shape, "attention.qkv", shape.qkv_width))
     out.extend(_rope_forward(shape))
-    out.extend((_flash_forward(shape),) if shape.flash else _math_forward(shape))
+    out.extend(context_forward(shape, _flash_forward(shape)) if shape.flash else _math_forward(shape))
     out.append(linear_forward(shape, "attention.out", shape.q_width, shape.hidden))
     return tuple(out)
 
 
-def attention_backward(shape: Shape) -> Kernels:
+def attention_backward(shape: Shape) -> Items:
     """The reverse: output product, attention proper, rotation, gathering of the QKV gradient, QKV product."""
-    out = [*linear_backward(shape, "attention.out", shape.q_width, shape.hidden)]
-    out.extend((_flash_backward(shape),) if shape.flash else _math_backward(shape))
+    out: list[Kernel | Collective] = [*linear_backward(shape, "attention.out", shape.q_width, shape.hidden)]
+    out.extend(context_backward(shape, _flash_backward(shape)) if shape.flash else _math_backward(shape))
     out.extend(_rope_backward(shape))
     out.extend(_join_qkv_grad(shape))
     if shape.model.qkv_bias:

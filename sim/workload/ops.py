@@ -54,11 +54,11 @@ class Collective:
     """An exchange over the ranks of one process group.
 
     ``size`` in bytes: of all_reduce, all_gather, reduce_scatter and broadcast the WHOLE buffer (n times the shard); of
-    send_recv one rank's message; of all_to_all one rank's whole send buffer. ``overlap``: inside a block's chain of
-    work it runs beside the ``next`` kernel or the ``previous`` one instead of between them.
+    send_recv (first member to second) and ring_step (every member to the next) one rank's message. ``overlap``:
+    inside a block's chain of work it runs beside the ``next`` kernel or the ``previous`` one instead of between them.
     """
 
-    kind: Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "all_to_all"]
+    kind: Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "ring_step"]
     axis: str
     size: float
     overlap: Literal["none", "next", "previous"] = "none"

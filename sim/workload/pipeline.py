@@ -19,7 +19,6 @@ from sim.workload.units import Unit
 
 ALLOCATOR = "allocator"
 WORKSPACE = "activations.workspace"
-COMPUTED = "last kernel"
 
 
 class PipelineRank:
@@ -32,9 +31,9 @@ class PipelineRank:
         self.rank = rank
         self.policy = policy_for(scenario)
         self.adjacent = scenario.layout.pp == 1  # the backward of a microbatch follows its forward at once
-        self.blocks: list[Block] = [] if self.adjacent else [_begin()]
+        self.blocks: list[Block] = []
         self.index: dict[object, int] = {}
-        self.actions: list[Action] = [Action(block=0, microbatch=0) for _ in self.blocks]
+        self.actions: list[Action] = []
 
     def build(self) -> None:
         """Fill ``blocks`` and ``actions`` with the schedule's order."""
@@ -66,14 +65,13 @@ class PipelineRank:
         after = block.side(
             f"receive {source}>{target}", self._message(source, target), _boundary(source, target), phase, "pp"
         )
-        if not self.scenario.layout.p2p_overlap:  # posted only when the rank is free
-            block.edit(after, waits=(COMPUTED,))
         if self.scenario.layout.scatter_gather and self.scenario.layout.tp > 1:
             whole = Collective(kind="all_gather", axis="tp", size=self._activation())
             after = block.side("gather message", whole, "tp", phase, "tp", deps=(after,))
         return (after,)
 
     def _send(self, block: BlockBuilder, source: int, target: int, after: int, phase: Phase) -> None:
+        """Send what op ``after`` made. Receives are posted ahead; without overlap the sender's kernels wait."""
         if not 0 <= target < len(self.stages) or self._home(source) == self._home(target):
             return
         name = f"send {source}>{target}"
@@ -126,7 +124,6 @@ class PipelineRank:
             block.takes(first, WORKSPACE, unit.forward_workspace)
             block.frees(last, WORKSPACE, unit.forward_workspace)
             gathers.done(position, last, free=self.scenario.layout.reshard_after_forward and not unit.root)
-        block.edit(last, signals=(COMPUTED,))
         if self.adjacent:
             gathers.announce()
         self._send(block, stage, stage + 1, last, "F")
@@ -163,7 +160,6 @@ class PipelineRank:
             gathers.done(position, end, free=True)
             for stream in streams:
                 stream.unit_done(unit, opening, end)
-        block.edit(end, signals=(COMPUTED,))
         self._send(block, stage, stage - 1, end, phase)
         for stream in streams:
             stream.finish()
@@ -181,7 +177,6 @@ class PipelineRank:
             self._free(block, end, _sum(unit.kept, unit.restored))
             for stream in streams:
                 stream.unit_done(unit, opening, end)
-        block.edit(end, signals=(COMPUTED,))
         for stream in streams:
             stream.finish()
         return block.block()
@@ -206,13 +201,6 @@ class PipelineRank:
         for owner, size in sizes.items():
             block.frees(index, owner, size)
             block.frees(index, ALLOCATOR, size * self.scenario.stack.fragmentation)
-
-
-def _begin() -> Block:
-    """Before anything has been computed: what the first receive may wait for."""
-    block = BlockBuilder("begin")
-    block.edit(block.marker("begin", "F"), signals=(COMPUTED,))
-    return block.block()
 
 
 def _boundary(source: int, target: int) -> str:

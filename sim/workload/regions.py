@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sim.workload.kernels_shape import FP32, Items, Kernels, Shape
-from sim.workload.ops import Collective
+from sim.workload.kernels_shape import FP32, Items, Shape
+from sim.workload.ops import Collective, Kernel
 
 Overlap = Literal["none", "next", "previous"]
 
 
-def region_forward(shape: Shape, kernels: Kernels) -> Items:
+def region_forward(shape: Shape, kernels: Items) -> Items:
     """All-gather in and reduce-scatter out (sequence parallel), or all-reduce out."""
     if shape.tp == 1:
         return kernels
@@ -25,7 +25,7 @@ def region_forward(shape: Shape, kernels: Kernels) -> Items:
     return (*kernels, _exchange(shape, "all_reduce", "previous"))
 
 
-def region_backward(shape: Shape, kernels: Kernels) -> Items:
+def region_backward(shape: Shape, kernels: Items) -> Items:
     """The conjugates. The input gradient's reduction comes before the last weight gradient, beside which it can run.
 
     With sequence parallelism the gradient is gathered on the way in, and the region's input, of which only a part was
@@ -33,7 +33,9 @@ def region_backward(shape: Shape, kernels: Kernels) -> Items:
     """
     if shape.tp == 1:
         return kernels
-    last = max(i for i, k in enumerate(kernels) if k.kind == "gemm" and k.role == "weight_grad")
+    last = max(
+        i for i, k in enumerate(kernels) if isinstance(k, Kernel) and (k.kind, k.role) == ("gemm", "weight_grad")
+    )
     before, grad, after = kernels[: last - 1], kernels[last - 1], kernels[last:]
     if shape.layout.sequence_parallel:
         incoming = _exchange(shape, "all_gather", "next")

@@ -1,0 +1,101 @@
+"""Folded equals unfolded on random systems: layouts x schedules x clusters of up to 64 ranks, half with variations.
+
+The systems are drawn once from a fixed seed. Every span of every representative, the memory, the breakdown.
+"""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scenarios import TINY, data_parallel, on
+from sim.api import simulate
+from sim.spec.load import load
+from sim.spec.types import NicSpec, VariationSpec
+
+SMALL = load("quickstart", [*TINY, "model.layers=8", "model.hidden=128", "model.ffn=256", "model.vocab=256"]).scenario
+SYSTEMS = 300
+
+
+def draw(number):
+    """One system: sizes that multiply to at most 64 ranks, on nodes of 4 or 8 GPUs."""
+    pick = random.Random(number)
+    tp, pp, cp = pick.choice([(1, 2, 1), (2, 1, 1), (2, 2, 1), (4, 2, 1), (1, 4, 1), (2, 1, 2), (2, 4, 1), (1, 2, 2)])
+    dp = pick.choice([d for d in (1, 2, 4, 8) if tp * pp * cp * d <= 64 and tp * pp * cp * d % 4 == 0] or [4])
+    world = tp * pp * cp * dp
+    gpus = pick.choice([g for g in (4, 8) if world % g == 0] or [4])
+    layout = {"tp": tp, "pp": pp, "cp": cp, "order": tuple(pick.sample(["tp", "cp", "dp", "pp"], 4))}
+    if tp > 1:
+        layout |= {"sequence_parallel": pick.random() < 0.5, "tp_overlap": pick.random() < 0.5}
+    if cp > 1:
+        layout["cp_kind"] = pick.choice(["ring", "all_gather"])
+    accumulation = pick.choice([1, 2, 3])
+    if pp > 1:
+        accumulation = pick.choice([pp, 2 * pp])
+        layout["schedule"] = pick.choice(["gpipe", "1f1b", "interleaved", "zb-h1"])
+        layout["virtual_stages"] = 2 if layout["schedule"] == "interleaved" else 1
+        layout["p2p_overlap"] = pick.random() < 0.7
+        layout["scatter_gather"] = tp > 1 and not layout["sequence_parallel"] and pick.random() < 0.5
+    scenario = data_parallel(dp, pick.choice([0, 1, 2, 3]), base=SMALL, accumulation=accumulation, grad_bucket=2e5)
+    layers = max(2, pp * layout.get("virtual_stages", 1))
+    scenario = replace(scenario, model=replace(scenario.model, layers=layers))
+    scenario = replace(scenario, layout=replace(scenario.layout, **layout), recompute=pick.choice(["none", "full"]))
+    link = replace(scenario.cluster.host_link, gpus_per_uplink=1)
+    scenario = on(scenario, nodes=max(world // gpus, 1), gpus_per_host=gpus, host_link=link)
+    if pick.random() < 0.4:
+        scenario = on(
+            scenario, nics=NicSpec(count=pick.choice([1, 2]), bandwidth=25e9, efficiency=0.9, step_latency=1e-5)
+        )
+    if number % 2:
+        scenario = on(scenario, variations=tuple(_variation(pick, scenario) for _ in range(pick.choice([1, 2]))))
+    return scenario
+
+
+def _variation(pick, scenario):
+    part = pick.choice(["gpu", "hbm", "nvlink", "nic"])
+    count = scenario.cluster.gpus_per_host
+    if part == "nic":
+        count = min(count, scenario.cluster.nics.count)
+    return VariationSpec(
+        node=pick.randrange(scenario.cluster.nodes),
+        part=part,
+        index=pick.randrange(count),
+        speed=pick.choice([0.5, 0.8]),
+    )
+
+
+def spans_of(timeline, rank_class):
+    spans = timeline.spans
+    mine = np.flatnonzero(np.array([op.rank_class for op in timeline.ops])[spans.op] == rank_class)
+    names = [timeline.ops[o].name for o in spans.op[mine].tolist()]
+    rows = zip(names, spans.action[mine].tolist(), spans.start[mine].tolist(), spans.end[mine].tolist(), strict=True)
+    return sorted(rows, key=lambda row: (row[1], row[0], row[2]))
+
+
+@pytest.mark.parametrize("number", range(SYSTEMS))
+def test_folded_equals_unfolded(number):
+    scenario = draw(number)
+    folded, whole = simulate(scenario), simulate(scenario, fold=False)
+    step = whole.result.step_time
+    assert folded.result.step_time == pytest.approx(step, rel=1e-9)
+    assert sum(row.members for row in folded.timeline.rank_classes) == scenario.layout.world
+    for category, seconds in whole.result.breakdown.items():
+        assert folded.result.breakdown.get(category, 0.0) == pytest.approx(seconds, rel=1e-6, abs=1e-9 * step)
+    assert max(u.peak for u in folded.result.memory) == pytest.approx(max(u.peak for u in whole.result.memory))
+    for mine, row in enumerate(folded.timeline.rank_classes):
+        its = next(i for i, r in enumerate(whole.timeline.rank_classes) if r.representative == row.representative)
+        a, b = spans_of(folded.timeline, mine), spans_of(whole.timeline, its)
+        assert [r[:2] for r in a] == [r[:2] for r in b]
+        assert np.allclose([r[2:] for r in a], [r[2:] for r in b], rtol=1e-9, atol=1e-9 * step)
+
+
+def test_variations_split_classes_and_slow_the_step():
+    """A GPU at half its clock: the slow one, its neighbour on the uplink, those on its socket, the others."""
+    base = load("ddp-gpt2-8xa100", ["model.layers=4"]).scenario
+    plain, slow = (
+        simulate(base),
+        simulate(on(base, variations=(VariationSpec(node=0, part="gpu", index=3, speed=0.5),))),
+    )
+    assert (plain.result.rank_classes, slow.result.rank_classes) == (1, 4)
+    assert slow.result.step_time > 1.2 * plain.result.step_time

@@ -1,0 +1,239 @@
+"""Tensor, sequence, pipeline and context parallelism: bytes, bubbles, parameters and memory, against closed forms."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from scenarios import A100, TINY, data_parallel, on
+from sim.analysis.transfers import sent_bytes
+from sim.api import simulate
+from sim.spec.load import load
+from sim.workload.build import build, mesh_of
+from sim.workload.kernels import Kernel, Shape, layer_backward, layer_forward, recompute_items, split_backward
+from sim.workload.model import params
+from sim.workload.ops import Collective
+from sim.workload.stash import layer_stash
+
+WIDE = load("quickstart", [*TINY, "model.layers=8", "model.dropout=0.1"]).scenario
+MATH = load("zero-offload-10b-v100", [*TINY, "model.layers=8", "model.head_dim=64"]).scenario
+MEGATRON = replace(
+    MATH.stack, fused_softmax=True, fused_bias_activation=True, fused_bias_dropout_add=True, fused_cross_entropy=True
+)
+
+
+BIG = replace(
+    load("quickstart", ["model=gpt3-13b", "model.layers=8", "model.vocab=1024", "batch.micro=1"]).scenario,
+    recompute="none",
+)
+
+
+def big(**layout):
+    """A model whose kernels last, so that launches and latencies do not decide: 2048 tokens a microbatch."""
+    scenario = parallel(base=BIG, **layout)
+    return replace(scenario, batch=replace(scenario.batch, sequence=2048, micro=1, size=scenario.batch.size // 2))
+
+
+def parallel(*, tp=1, pp=1, cp=1, dp=1, accumulation=1, base=WIDE, **layout):
+    nodes = -(-tp * pp * cp * dp // base.cluster.gpus_per_host)
+    scenario = data_parallel(dp, base=base, accumulation=accumulation, nodes=max(nodes, 1))
+    return replace(scenario, layout=replace(scenario.layout, tp=tp, pp=pp, cp=cp, **layout))
+
+
+def shape(**layout):
+    scenario = parallel(**layout)
+    return Shape(
+        model=scenario.model, micro=2, sequence=128, stack=scenario.stack, precision=scenario.precision,
+        layout=scenario.layout,
+    )  # fmt: skip
+
+
+def exchanged(items):
+    """Bytes that one rank sends, by kind."""
+    total = Counter()
+    for item in items:
+        if isinstance(item, Collective):
+            n = 4
+            total[item.kind] += item.size * (n - 1) / n * (2 if item.kind == "all_reduce" else 1)
+    return total
+
+
+def flops(items):
+    return sum(i.flops for i in items if isinstance(i, Kernel) and i.kind in ("gemm", "attention"))
+
+
+def test_tensor_parallel_bytes_of_a_layer():
+    """Megatron-LM: two all-reduces of s b h forward and two backward (Shoeybi et al. 2019, section 3)."""
+    one = shape(tp=4)
+    part = 2 * 128 * one.hidden * 2 * 2 * 3 / 4  # tokens x h x 2 bytes, 2 (n-1)/n sent
+    assert exchanged(layer_forward(one)) == {"all_reduce": 2 * part}
+    assert exchanged(layer_backward(one)) == {"all_reduce": 2 * part}
+
+
+def test_sequence_parallel_moves_the_same_and_gathers_again():
+    """Reduce-scatter + all-gather move what an all-reduce does; backward gathers both inputs once more."""
+    one = shape(tp=4, sequence_parallel=True)
+    half = 2 * 128 * one.hidden * 2 * 3 / 4
+    assert exchanged(layer_forward(one)) == {"all_gather": 2 * half, "reduce_scatter": 2 * half}
+    assert exchanged(layer_backward(one)) == {"all_gather": 4 * half, "reduce_scatter": 2 * half}
+
+
+@pytest.mark.parametrize("layout", [{"tp": 4}, {"tp": 2, "sequence_parallel": True}, {"cp": 4}, {"tp": 2, "cp": 2}])
+def test_work_is_split(layout):
+    """FLOPs of a rank times the ranks are those of one rank alone."""
+    whole, part = shape(), shape(**layout)
+    ranks = layout.get("tp", 1) * layout.get("cp", 1)
+    for of in (layer_forward, layer_backward):
+        assert flops(of(part)) * ranks == pytest.approx(flops(of(whole)), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["ring", "all_gather"])
+def test_context_parallel_bytes(kind):
+    """Keys and values of the other parts forward; again, with their gradients, backward."""
+    one = shape(cp=4, cp_kind=kind)
+    kv = 2 * 2 * 32 * one.kv_width * 2  # k and v, micro x local tokens, 2 bytes
+    forward, backward = exchanged(layer_forward(one)), exchanged(layer_backward(one))
+    if kind == "all_gather":
+        assert forward == {"all_gather": 4 * kv * 3 / 4}
+        assert backward == {"all_gather": 3 * kv, "reduce_scatter": 3 * kv}
+    else:
+        count = [i.size for i in layer_forward(one) if isinstance(i, Collective)]
+        assert count == [kv] * 3
+        assert [i.size for i in layer_backward(one) if isinstance(i, Collective)] == [2 * kv] * 3
+
+
+@pytest.mark.parametrize("t", [1, 2, 4])
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+@pytest.mark.parametrize("selective", [False, True])
+def test_activation_bytes_of_korthikanti(t, sequence_parallel, selective):
+    """Korthikanti et al. 2022, table 2: sbh(10 + 24/t + 5as/ht), with sequence parallelism sbh/t(34 + 5as/h)."""
+    if t == 1 and sequence_parallel:
+        pytest.skip("needs tp")
+    base = replace(MATH, stack=MEGATRON)
+    scenario = parallel(tp=t, base=base, sequence_parallel=sequence_parallel)
+    one = Shape(
+        model=scenario.model, micro=2, sequence=128, stack=scenario.stack, precision=scenario.precision,
+        layout=scenario.layout,
+    )  # fmt: skip
+    s, b, h, a = 128, 2, one.hidden, scenario.model.heads
+    core = 0 if selective else 5 * a * s / (h * t)
+    expected = s * b * h * ((34 / t if sequence_parallel else 10 + 24 / t) + core)
+    assert sum(layer_stash(one, selective=selective).values()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_selective_recompute_does_the_core_again():
+    one = replace(shape(), stack=MEGATRON)
+    core = recompute_items(one, "selective")
+    assert flops(core) == 4 * 128**2 * one.hidden * 2
+    assert recompute_items(shape(), "selective") == (), "one flash kernel keeps no such matrix"
+
+
+def test_backward_splits_into_input_and_weight_gradients():
+    first, later = split_backward(layer_backward(shape(tp=2)))
+    assert flops(later) == pytest.approx(24 * 2 * 128 * WIDE.model.hidden**2 / 2)
+    assert any(isinstance(i, Collective) for i in first)
+    assert not any(isinstance(i, Collective) for i in later)
+
+
+def bubble(schedule, p, m, **layout):
+    """Idle share of the step with equal stages and free messages, whole simulation."""
+    scenario = big(pp=p, accumulation=m, schedule=schedule, **layout)
+    fast = replace(scenario.cluster.nvlink, base_latency=0, step_latency=0, bandwidth=1e18)
+    host = replace(scenario.cluster.host, launch=1e-12)
+    scenario = on(scenario, nvlink=fast, host=host, sm_share=0.0)
+    result = simulate(scenario).result
+    return result.breakdown.get("bubble", 0.0) / (result.step_time - result.breakdown["optimizer"])
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+def test_bubble_of_gpipe_and_one_f_one_b(schedule):
+    """(p - 1) / (m + p - 1): Huang et al. 2019; the embedding and head here are a per mille of a stage."""
+    assert bubble(schedule, 4, 8) == pytest.approx(3 / 11, rel=0.05)
+
+
+def test_interleaving_divides_the_bubble():
+    """(p - 1) / (v m + p - 1) of the step: Narayanan et al. 2021, section 2.2."""
+    assert bubble("interleaved", 4, 8, virtual_stages=2) == pytest.approx(3 / 19, rel=0.08)
+
+
+def test_zero_bubble_is_smaller():
+    """Qi et al. 2023: (p - 1)(t_F + t_I - t_W) against (p - 1)(t_F + t_I + t_W)."""
+    assert bubble("zb-h1", 4, 8) < 0.6 * bubble("1f1b", 4, 8)
+
+
+def test_pipeline_bytes():
+    """One activation forward and one gradient back for each microbatch and boundary."""
+    step = simulate(parallel(pp=4, accumulation=3))
+    timeline = step.timeline
+    one = 2 * 128 * WIDE.model.hidden * 2
+    sends = [o for o in timeline.spans.op.tolist() if timeline.ops[o].name.startswith("send")]
+    assert len(sends) == 3 * 2 * 3
+    assert {timeline.ops[o].size for o in sends} == {one}
+
+
+@pytest.mark.parametrize("layout", [{"tp": 2}, {"pp": 2}, {"tp": 2, "pp": 4}, {"cp": 2}, {"tp": 2, "cp": 2, "pp": 2}])
+def test_parameters_are_all_there(layout):
+    """Every parameter lives on some rank; replicated are norms and row biases (tp), tied embeddings (pp), all (cp)."""
+    scenario = parallel(**layout)
+    workload = build(scenario)
+    held = [dict(program.resident_gpu)["parameters"] / 2 for program in workload.programs]
+    per_program = len(workload.program_of_rank) // len(held)
+    assert sum(held) * per_program >= params(scenario.model) * (layout.get("cp", 1))
+    assert sum(held) * per_program <= 1.3 * params(scenario.model) * layout.get("cp", 1)
+
+
+def test_tied_embedding_gradients_are_exchanged():
+    step = simulate(parallel(pp=2, accumulation=2))
+    names = [step.timeline.ops[o].name for o in step.timeline.spans.op.tolist()]
+    assert names.count("all-reduce tied embedding") == 2, "first and last stage"
+
+
+def test_async_tensor_parallelism_hides_communication():
+    exposed, hidden = (simulate(big(tp=4, tp_overlap=o)).result for o in (False, True))
+    assert hidden.breakdown.get("tp", 0.0) < exposed.breakdown["tp"]
+    assert hidden.step_time < exposed.step_time
+
+
+def test_messages_that_do_not_overlap_cost_time():
+    free, held = (simulate(big(pp=4, accumulation=8, p2p_overlap=o)).result.step_time for o in (True, False))
+    assert held > free
+
+
+def test_scatter_gather_sends_a_part_from_each_rank():
+    whole, parts = (simulate(parallel(tp=4, pp=2, scatter_gather=o)).timeline for o in (False, True))
+    size = [next(op.size for op in t.ops if op.name.startswith("send")) for t in (whole, parts)]
+    assert size[0] == 4 * size[1]
+
+
+def test_uneven_stages_and_partial_recompute():
+    scenario = parallel(pp=2, accumulation=2, stage_layers=(6, 2))
+    step = simulate(replace(scenario, recompute="full", recompute_layers=1))
+    ops, spans = step.timeline.ops, step.timeline.spans
+    layers = {(ops[o].rank_class, ops[o].layer) for o in spans.op.tolist() if ops[o].layer >= 0 and ops[o].phase == "F"}
+    assert Counter(rank for rank, _ in layers) == {0: 6, 1: 2}
+    again = {ops[o].layer for o in spans.op.tolist() if ops[o].phase == "R"}
+    assert again == {0, 6}
+
+
+def test_hybrid_sharding_moves_shards_within_and_all_reduces_across():
+    """HSDP, dp 8 = 2 x 4: gather and scatter over 4 ranks, all-reduce a quarter over 2."""
+    step = simulate(parallel(dp=8, zero=3, dp_replicate=2))
+    total = Counter()
+    for o in step.timeline.spans.op.tolist():
+        op = step.timeline.ops[o]
+        if op.name.startswith(("reduce-scatter", "all-reduce shard")):
+            total[op.kind] += sent_bytes(op)
+    p = params(WIDE.model)
+    assert total["reduce_scatter"] == pytest.approx(2 * p * 3 / 4, rel=1e-6)
+    assert total["all_reduce"] == pytest.approx(2 * 2 * p / 4 * 1 / 2, rel=1e-6)
+
+
+def test_mesh_order_places_tensor_parallelism():
+    """tp innermost stays in a node; outermost it crosses nodes, and the step shows it."""
+    near = big(tp=8, dp=2)
+    far = replace(near, layout=replace(near.layout, order=("dp", "cp", "pp", "tp")))
+    assert mesh_of(near).groups("tp")[0].tolist() == list(range(8))
+    assert mesh_of(far).groups("tp")[0].tolist() == list(range(0, 16, 2))
+    slow, fast = simulate(far).result, simulate(near).result
+    assert slow.breakdown["tp"] > 2 * fast.breakdown["tp"]
+    assert A100.layout.order == ("tp", "cp", "dp", "pp")
