@@ -126,7 +126,7 @@ def test_thin_products_are_far_less_certain():
 
 
 def test_the_knee_of_an_ideal_device():
-    """m = n = 4096, fp16: 2mnk FLOP against 2(mk + kn + mn) bytes at 100 FLOP a byte, equal at k = 4096 / 38.96 = 105.1."""
+    """m = n = 4096, fp16: 2mnk FLOP against 2(mk + kn + mn) bytes at 100 FLOP a byte, equal at k = 105.1."""
     for k, bound in ((104, "hbm"), (112, "sm")):
         cost = kernel_cost(gemm(4096, 4096, k), IDEAL, "math", 1.0)
         assert cost.bound_by == bound
