@@ -1,11 +1,18 @@
 """From workload to plan: times alone, shared links, and units that scale."""
 
 from dataclasses import replace
+from time import process_time
 
+import numpy as np
 import pytest
 
-from scenarios import V100, data_parallel, on, spans_of
+from scenarios import A100, V100, data_parallel, on, one_nic, random_system, spans_of
 from sim.api import simulate
+from sim.cluster.build import build as build_cluster
+from sim.cost.lower import DMA_WEIGHT, lower
+from sim.plan import Plan
+from sim.spec.types import NicSpec
+from sim.workload.build import build
 
 
 @pytest.mark.parametrize("zero", [0, 1, 3])
@@ -99,3 +106,160 @@ def test_utilisation_is_a_share():
         used = simulate(scenario).result.utilisation
         assert used
         assert all(0 < share <= 1 + 1e-9 for share in used.values()), used
+
+
+def plan_of(scenario, *, fold=True) -> Plan:
+    return lower(build(scenario), build_cluster(scenario.cluster), scenario, fold=fold)
+
+
+def loads_of(plan, **where):
+    """Resource kind -> load, of the first op of rank class 0 with the given attributes."""
+    for block in plan.ranks[0].blocks:
+        for op in block:
+            if all(getattr(plan.ops[op.row], key) == value for key, value in where.items()):
+                return {plan.resources[r].kind: load for r, load in op.loads}, op
+    msg = f"no op with {where}"
+    raise AssertionError(msg)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 4))
+def test_nothing_is_faster_than_alone_and_the_unhindered_take_just_that(seed):
+    """On random systems: a span lasts latency + duration, plus the seconds that a full resource kept from it."""
+    timeline = simulate(random_system(seed)).timeline
+    ops, spans = timeline.ops, timeline.spans
+    alone = np.array([op.latency + op.duration for op in ops])[spans.op]
+    took = spans.end - spans.start
+    slowed = {i for i, _, _ in timeline.contended}
+    slowed |= {i for i, peer in enumerate(spans.peer.tolist()) if peer in slowed}
+    free = np.array([i not in slowed for i in range(len(took))])
+    assert np.allclose(took[free], alone[free], rtol=1e-9, atol=1e-12)
+    assert (took >= alone - 1e-12).all()
+
+
+def test_loads_of_a_shared_uplink():
+    """Two GPUs under an uplink of 12.8 GB/s whose own links give 12.8: a copy alone needs all of it, both twice that.
+
+    HBM, host DRAM and the GPU's own link: the same bytes over their own capacities.
+    """
+    spec = replace(V100.cluster.host_link, gpus_per_uplink=2, uplink=12.8e9, d2h=12.8e9, h2d=12e9, duplex=24.8e9)
+    scenario = on(data_parallel(2, 2, base=V100, offload=True), host_link=spec, gpus_per_host=2)
+    scenario = on(scenario, host=replace(scenario.cluster.host, sockets=1))
+    loads, op = loads_of(plan_of(scenario), kind="d2h")
+    size = plan_of(scenario).ops[op.row].size
+    assert op.duration == pytest.approx(size / 12.8e9)
+    assert loads == pytest.approx(
+        {
+            "uplink.out": 2.0,
+            "pcie.d2h": 1.0,
+            "hbm": 12.8e9 / scenario.cluster.device.hbm_bandwidth,
+            "dram": 2 * 12.8e9 / scenario.cluster.host.dram_bandwidth,
+        }
+    )
+    assert (op.latency, op.weight) == (spec.latency, DMA_WEIGHT)
+
+
+def test_full_duplex_is_shared_by_both_directions():
+    """A link that gives 12 one way, 12.8 the other and 16 together: each way alone is not slowed by the third limit."""
+    spec = replace(V100.cluster.host_link, h2d=12e9, d2h=12.8e9, duplex=16e9, uplink=0.0, gpus_per_uplink=1)
+    loads, _ = loads_of(plan_of(on(data_parallel(1, 2, base=V100, offload=True), host_link=spec)), kind="h2d")
+    assert loads["pcie.h2d"] == pytest.approx(1.0)
+    assert loads["pcie.duplex"] == pytest.approx(12 / 16)
+
+
+def test_pageable_copies_take_the_pageable_rate_and_leave_room():
+    scenario = data_parallel(1, 2, base=V100, offload=True)
+    slow = replace(scenario, offload=replace(scenario.offload, pinned=False))
+    link = scenario.cluster.host_link
+    loads, op = loads_of(plan_of(slow), kind="d2h")
+    assert op.duration == pytest.approx(plan_of(slow).ops[op.row].size / link.pageable)
+    assert loads["pcie.d2h"] == pytest.approx(link.pageable / link.d2h)
+
+
+@pytest.mark.parametrize("dp", [1, 2, 8, 16])
+def test_cpu_adam_of_all_ranks_of_a_socket(dp):
+    """Each has its share of the cores; together they take the stack's fraction of STREAM and all cores."""
+    scenario = data_parallel(dp, 1, base=V100, offload=True)
+    sharing = min(dp, 8)
+    loads, op = loads_of(plan_of(scenario), kind="adam")
+    fraction, host = scenario.stack.cpu_adam_fraction, scenario.cluster.host
+    size = plan_of(scenario).ops[op.row].size
+    assert op.duration == pytest.approx(size * sharing / (fraction * host.dram_bandwidth))
+    assert loads == pytest.approx({"dram": fraction, "cores": 1.0})
+
+
+@pytest.mark.parametrize("dp", [2, 8])
+def test_a_ring_in_a_node(dp):
+    """All-reduce: 2 S (n-1)/n over every port at its sustained rate; its share of the SMs; 2(n-1) steps of latency."""
+    scenario = data_parallel(dp, grad_bucket=1e12)
+    nvlink = scenario.cluster.nvlink
+    plan = plan_of(scenario)
+    loads, op = loads_of(plan, kind="all_reduce")
+    size = plan.ops[op.row].size
+    assert op.duration == pytest.approx(2 * size * (dp - 1) / dp / (nvlink.bandwidth * nvlink.efficiency))
+    assert op.latency == pytest.approx(nvlink.base_latency + 2 * (dp - 1) * nvlink.step_latency)
+    assert loads["nvlink.tx"] == loads["nvlink.rx"] == pytest.approx(1.0)
+    assert loads["sm"] == pytest.approx(scenario.cluster.sm_share)
+    assert op.group == -1, "equal ranks arrive together: no rendezvous"
+
+
+def test_a_ring_over_two_nodes_with_one_adapter_each():
+    scenario = one_nic(data_parallel(16, nodes=2, grad_bucket=1e12))
+    plan = plan_of(scenario)
+    loads, op = loads_of(plan, kind="all_reduce")
+    assert op.duration == pytest.approx(2 * plan.ops[op.row].size * 15 / 16 / 12.5e9)
+    assert loads["nic.tx"] == loads["nic.rx"] == pytest.approx(1.0)
+
+
+def test_groups_that_share_an_adapter_load_it_together():
+    """Two rings over two nodes, four ranks each, one adapter a node: twice the load of one ring."""
+    scenario = one_nic(on(data_parallel(8, nodes=2, grad_bucket=1e12), gpus_per_host=4))
+    link = replace(scenario.cluster.host_link, gpus_per_uplink=1)
+    scenario = on(scenario, host_link=link)
+    cluster = build_cluster(scenario.cluster)
+    workload = replace(build(scenario), groups={"dp": ((0, 2, 4, 6), (1, 3, 5, 7))})
+    loads, _ = loads_of(lower(workload, cluster, scenario), kind="all_reduce")
+    assert loads["nic.tx"] == pytest.approx(2.0)
+    timeline_ops = lower(workload, cluster, scenario).ops
+    assert {op.group_size for op in timeline_ops if op.kind == "all_reduce"} == {4}
+
+
+def test_kernels_ask_for_their_sms_and_bytes():
+    scenario = data_parallel(1)
+    plan = plan_of(scenario)
+    loads, op = loads_of(plan, kind="gemm")
+    row = plan.ops[op.row]
+    assert loads["sm"] == pytest.approx(1.0)
+    assert loads["hbm"] == pytest.approx(row.size / (row.duration * scenario.cluster.device.hbm_bandwidth))
+    assert op.launch == scenario.cluster.host.launch * scenario.stack.launch_factor
+
+
+def test_unlike_ranks_meet_and_equal_ones_do_not():
+    """Four GPUs on two adapters: those where a channel enters differ from the others. Unfolded, all members meet."""
+    nics = NicSpec(count=2, bandwidth=12.5e9, efficiency=1.0, step_latency=1e-6)
+    scenario = on(data_parallel(8, nodes=2), gpus_per_host=4, nics=nics)
+    scenario = on(scenario, host_link=replace(scenario.cluster.host_link, gpus_per_uplink=1))
+    folded, whole = plan_of(scenario), plan_of(scenario, fold=False)
+    assert len(folded.ranks) < len(whole.ranks) == 8
+    assert set(whole.group_sizes) == {8}
+    assert all(size == len(folded.ranks) for size in folded.group_sizes)
+
+
+@pytest.mark.parametrize("seed", [s for s in range(40) if random_system(s).cluster.nvlink is not None][:12])
+def test_random_systems_scale(seed):
+    """Everything twice as fast: half the time, every span. (Without NVLink a base latency of NCCL's is a constant.)"""
+    scenario = random_system(seed)
+    one, other = simulate(scenario), simulate(_faster(scenario, 2.0))
+    assert other.result.step_time == pytest.approx(one.result.step_time / 2, rel=1e-9)
+    assert np.allclose(np.sort(other.timeline.spans.end) * 2, np.sort(one.timeline.spans.end), rtol=1e-9, atol=1e-15)
+    for category, seconds in one.result.breakdown.items():
+        assert other.result.breakdown[category] * 2 == pytest.approx(seconds, rel=1e-6, abs=1e-9 * one.result.step_time)
+
+
+def test_the_sixteen_thousandth_rank_costs_nothing():
+    """Lowering a deep model on 16,384 ranks walks each size of ring once, not each layer's."""
+    base = replace(A100, model=replace(A100.model, layers=60))
+    scenario = data_parallel(16_384, 3, base=base, nodes=2048)
+    begin = process_time()
+    plan = plan_of(scenario)
+    assert process_time() - begin < 2.0
+    assert len(plan.ranks) == 1

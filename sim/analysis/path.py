@@ -79,8 +79,7 @@ def _reasons(
     op = timeline.ops[int(timeline.spans.op[piece.span])]
     found = [(LATENCY, min(op.latency, length))] if op.latency > 0.0 else []
     left = length - sum(seconds for _, seconds in found)
-    peer = int(timeline.spans.peer[piece.span])  # a collective is slowed once, in the span of its last member
-    for resource, seconds in slowed.get(piece.span if peer < 0 else peer, ()):
+    for resource, seconds in slowed.get(piece.span, ()):
         taken = min(seconds, left)
         found.append((timeline.resources[resource].kind, taken))
         left -= taken

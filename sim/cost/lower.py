@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sim import mesh
 from sim.cluster.types import Cluster
-from sim.cost.classes import Classes, classify
+from sim.cost.classes import Classes, GroupClass, classify
 from sim.cost.collectives import CollectiveCost
 from sim.cost.copies import copy_cost, host_cost
 from sim.cost.demand import demand
@@ -101,6 +101,7 @@ class _Lowering:
         self.joined: dict[object, Run] = {}
         self.ops: list[OpRow] = []
         self.tokens: dict[str, int] = {}
+        self.collectives: dict[tuple[int, Collective], _Cost] = {}  # (group class, work) -> cost
         self.meetings: dict[tuple[int, int], int] = {}  # (group class, stream) -> rendezvous
         self.meeting_sizes: list[int] = []
 
@@ -293,11 +294,17 @@ class _Lowering:
         )
 
     def _collective(self, work: Collective, rank_class: int) -> _Cost:
-        """One activity for the whole group, on the links that its ring crosses and a share of every member's SMs."""
+        """The same for all members, and for all layers of one size: a ring over thousands of ranks is walked once."""
         number = self._group(work, rank_class)
         if number < 0:
             return _Cost(kind=work.kind, size=work.size)
-        group = self.classes.groups[number]
+        key = (number, work)
+        if key not in self.collectives:
+            self.collectives[key] = self._ring(work, self.classes.groups[number])
+        return self.collectives[key]
+
+    def _ring(self, work: Collective, group: GroupClass) -> _Cost:
+        """One activity for the whole group, on the links that its ring crosses and a share of every member's SMs."""
         where = [mesh.place(r, self.cluster.spec.gpus_per_host) for r in group.members]
         cost = demand(work.kind, work.size, where, self.cluster)
         sms = np.array([self.cluster.at(node, self.cluster.places[gpu].sm) for node, gpu in where], dtype=np.int64)
