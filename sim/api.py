@@ -70,11 +70,11 @@ def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
     """Validate a scenario, count its model and weigh its memory, without simulating."""
     scenario = load(source, overrides).scenario
     spec, sequence = scenario.model, scenario.batch.sequence
-    program = build_workload(scenario).programs[0]
+    programs = build_workload(scenario).programs
     device = scenario.cluster.device
     weights = []
     for where, capacity in (("gpu", device.memory), ("host", _host_part(scenario))):
-        top = peak(program, where)
+        top = max((peak(program, where) for program in programs), key=lambda one: one.size)
         if top.size > 0.0:
             weights.append(Weight(where=where, peak=top.size, at_peak=top.by_owner, capacity=capacity))
     return Verdict(

@@ -16,4 +16,6 @@ def test_counts_equal_the_goldens():
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(done.stdout)["counts"]
     assert counts["chain"] == {"ops": 1000, "events": 1000, "solves": 0}, "one event an uncontended op, and no solve"
-    assert counts["alternating"]["events"] == counts["alternating"]["ops"] * 3 // 2, "two events an op with a latency"
+    assert counts["alternating"]["events"] == counts["alternating"]["ops"], (
+        "a latency costs no event where there is room"
+    )

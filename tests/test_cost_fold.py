@@ -166,11 +166,12 @@ def mixed(seed):
     """A random system whose ranks form several groups, in any pattern, and of which some run another program."""
     draw = random.Random(seed)
     scenario = next(s for s in (random_system(seed + 10_007 * i) for i in range(99)) if 4 <= s.layout.dp <= 8)
-    n, size = scenario.layout.dp, draw.choice((2, 3, 4))
+    n = scenario.layout.dp
+    size = draw.choice([d for d in range(2, n + 1) if n % d == 0])
     ranks = list(range(n))
     if draw.random() < 0.4:
         draw.shuffle(ranks)
-    strided = draw.random() < 0.5 and n % size == 0
+    strided = draw.random() < 0.5
     groups = [ranks[i :: n // size] for i in range(n // size)] if strided else [
         ranks[i : i + size] for i in range(0, n, size)
     ]  # fmt: skip
@@ -179,8 +180,8 @@ def mixed(seed):
     workload = replace(
         build(scenario),
         programs=(build(scenario).programs[0], build(other).programs[0]),
-        program_of_rank=tuple(pattern[:n]),
-        groups={"dp": tuple(tuple(sorted(g)) for g in groups)},
+        program_of_rank=np.array(pattern[:n], dtype=np.int64),
+        groups={"dp": np.array([sorted(g) for g in groups], dtype=np.int64)},
     )
     return scenario, workload
 
@@ -211,8 +212,8 @@ def test_a_straggler_splits_its_group_and_no_other():
     workload = replace(
         build(scenario),
         programs=build(scenario).programs * 2,
-        program_of_rank=(0, 0, 0, 0, 0, 1, 0, 0),
-        groups={"dp": ((0, 1), (2, 3), (4, 5), (6, 7))},
+        program_of_rank=np.array([0, 0, 0, 0, 0, 1, 0, 0]),
+        groups={"dp": np.arange(8).reshape(4, 2)},
     )
     scenario = on(scenario, host=replace(scenario.cluster.host, sockets=8))
     classes = classify(workload, build_cluster(scenario.cluster), fold=True)
@@ -226,8 +227,8 @@ def test_a_slow_neighbour_on_the_same_socket_splits_too():
     workload = replace(
         build(scenario),
         programs=build(scenario).programs * 2,
-        program_of_rank=(0, 0, 0, 0, 0, 1, 0, 0),
-        groups={"dp": ((0, 1), (2, 3), (4, 5), (6, 7))},
+        program_of_rank=np.array([0, 0, 0, 0, 0, 1, 0, 0]),
+        groups={"dp": np.arange(8).reshape(4, 2)},
     )
     host = replace(scenario.cluster.host, sockets=2)
     scenario = on(scenario, host=host, host_link=replace(scenario.cluster.host_link, gpus_per_uplink=1))

@@ -216,7 +216,7 @@ def test_groups_that_share_an_adapter_load_it_together():
     link = replace(scenario.cluster.host_link, gpus_per_uplink=1)
     scenario = on(scenario, host_link=link)
     cluster = build_cluster(scenario.cluster)
-    workload = replace(build(scenario), groups={"dp": ((0, 2, 4, 6), (1, 3, 5, 7))})
+    workload = replace(build(scenario), groups={"dp": np.arange(8).reshape(4, 2).T.copy()})
     loads, _ = loads_of(lower(workload, cluster, scenario), kind="all_reduce")
     assert loads["nic.tx"] == pytest.approx(2.0)
     timeline_ops = lower(workload, cluster, scenario).ops

@@ -25,7 +25,9 @@ def test_every_shipped_scenario_runs_and_fits(name):
 @pytest.mark.parametrize("name", names("scenarios"))
 def test_memory_without_simulating_is_near_the_simulated_peak(name):
     """The walk in issue order ignores how long side streams hold buffers: gradients queue for a slow network."""
-    simulated = {use.where: use.peak for use in run(name).result.memory}
+    simulated: dict[str, float] = {}
+    for use in run(name).result.memory:
+        simulated[use.where] = max(use.peak, simulated.get(use.where, 0.0))
     for weight in check(name).weights:
         assert weight.peak == pytest.approx(simulated[weight.where], rel=0.10)
 

@@ -37,9 +37,7 @@ def bert(layers: int, hidden: int, heads: int, **more) -> ModelSpec:
         "embedding_norm": True, "pooler": True,
     }  # fmt: skip
     extra = plan | more
-    return replace(
-        gpt(layers, hidden, heads, vocab=extra.pop("vocab"), positions=extra.pop("positions")), **extra
-    )
+    return replace(gpt(layers, hidden, heads, vocab=extra.pop("vocab"), positions=extra.pop("positions")), **extra)
 
 
 STACK_2020 = StackSpec(
@@ -52,9 +50,7 @@ STACK_2020 = StackSpec(
 STACK_2022 = replace(
     STACK_2020, name="2022", fused_softmax=True, fused_bias_activation=True, fused_bias_dropout_add=True
 )
-STACK_2024 = replace(
-    STACK_2022, name="2024", attention="flash2", fused_rope=True, fused_cross_entropy=True
-)
+STACK_2024 = replace(STACK_2022, name="2024", attention="flash2", fused_rope=True, fused_cross_entropy=True)
 STACK_EAGER = replace(STACK_2020, name="eager", fused_norm=False, fused_optimizer=False)
 STACKS = (STACK_2020, STACK_2022, STACK_2024, STACK_EAGER)
 

@@ -328,6 +328,6 @@ class ScenarioFile(Block):
     recompute: Literal["none", "selective", "full"] = _or(
         "none", "full: keep layer inputs only, run forward again in backward; selective: the core of attention only"
     )
-    recompute_layers: CountOrZero | None = _or(None, "full: only so many layers of each virtual stage; default: all")
     offload: OffloadFile = _or(OffloadFile(), "none, or a mapping")
     stack: StackFile = _says("shipped name, path, or mapping")
+    recompute_layers: CountOrZero | None = _or(None, "full: only so many layers of each virtual stage; default: all")

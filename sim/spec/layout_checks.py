@@ -51,7 +51,10 @@ def _tokens(d: Draft) -> Iterator[Finding]:
     parts = layout.cp * (layout.tp if layout.sequence_parallel else 1)
     if sequence % parts:
         who = "cp * tp" if layout.sequence_parallel else "cp"
-        yield "batch.sequence", f"{sequence} tokens are not a multiple of {who} = {parts}, which splits them"
+        yield (
+            "batch.sequence",
+            f"{sequence} tokens are not a multiple of {who} = {parts}, which splits them; choose a multiple",
+        )
 
 
 def _context(d: Draft) -> Iterator[Finding]:

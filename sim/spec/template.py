@@ -25,7 +25,8 @@ batch:                       # size = micro * accumulation * dp; leave one out a
   sequence: 1024             # tokens of a sequence
 
 precision: bf16              # fp16, bf16, tf32, fp32, or {{compute: bf16, grads: fp32, grad_comm: fp32}}
-recompute: none              # full: run each layer's forward again in backward
+recompute: none              # full: run each layer's forward again in backward; selective: the core of attention
+recompute_layers: null       # full: only so many layers of each pipeline stage
 offload: none                # or {{optimizer: cpu, gradients: cpu}} with zero 1 or 2 (ZeRO-Offload)
 stack: pytorch-fsdp          # the software: which kernels, what overlaps, what the host spends
 """
