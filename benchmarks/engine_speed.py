@@ -2,9 +2,9 @@
 
     python benchmarks/engine_speed.py [--json] [--update] [--small]
 
-Ops a second on one core for an uncontended chain, for compute and collectives in turn (with a latency), and for contended streams; bare SimPy callbacks in the same run, and the engine's rate as a share of it.
-Counts of ops, events and solves must equal ``golden_counts.json`` (``--update`` rewrites it). ``--small`` leaves the
-clock out: counts only.
+Ops a second on one core for an uncontended chain, for compute and collectives in turn (with a latency), and for
+contended streams; bare SimPy callbacks in the same run, and the engine's rate as a share of it. Counts of ops, events
+and solves must equal ``golden_counts.json`` (``--update`` rewrites it). ``--small`` leaves the clock out: counts only.
 """
 
 from __future__ import annotations

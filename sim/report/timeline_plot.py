@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 LANES = {
     "compute": "GPU compute",
+    "tp": "tensor parallel",
+    "cp": "context parallel",
+    "pp": "pipeline groups",
     "dp": "gradient collectives",
     "gather": "parameter gathers",
     "h2d": "host to GPU",
@@ -27,6 +30,15 @@ LANES = {
     "nvme": "NVMe",
     "host": "host thread",
 }
+
+
+def lane_label(stream: str) -> str:
+    """Words for a stream; messages between pipeline stages are streams of their own, named pp.FROM>TO."""
+    if stream.startswith("pp."):
+        return f"stage {stream[3:].replace('>', ' to ')}"
+    return LANES.get(stream, stream)
+
+
 _PHASES = {"F": "forward", "B": "backward", "I": "backward", "W": "backward", "R": "backward", "O": "optimizer"}
 PIXELS = 3000  # gaps below this fraction of the window cannot be seen and are closed
 MOST_BARS = 1000  # more bars in a lane than this would be thinner than a pixel of a usual figure
@@ -46,7 +58,7 @@ def draw(ax: Axes, timeline: Timeline, rank_class: int = 0, window: Window | Non
     present = list(dict.fromkeys(category for _, category in bars))
     for category in [*(c for c in CATEGORIES if c in present), *(c for c in present if c not in CATEGORIES)]:
         _draw_category(ax, category, [(len(lanes) - 1 - i, bars.get((n, category))) for i, n in enumerate(lanes)])
-    ax.set_yticks(range(len(lanes)), [LANES.get(name, name) for name in reversed(lanes)])
+    ax.set_yticks(range(len(lanes)), [lane_label(name) for name in reversed(lanes)])
     ax.set_ylim(-0.6, len(lanes) + 0.25)
     ax.set_xlim(*window)
     label_time(ax, window)

@@ -27,6 +27,8 @@ _NCCL = {
     "all_gather": "ncclDevKernel_AllGather_RING",
     "reduce_scatter": "ncclDevKernel_ReduceScatter_Sum_RING",
     "broadcast": "ncclDevKernel_Broadcast_RING",
+    "send_recv": "ncclDevKernel_SendRecv",
+    "ring_step": "ncclDevKernel_SendRecv",
 }
 Event = dict[str, Any]
 
