@@ -210,6 +210,17 @@ def test_a_ring_over_two_nodes_with_one_adapter_each():
     assert loads["nic.tx"] == loads["nic.rx"] == pytest.approx(1.0)
 
 
+def test_ports_that_carry_less_are_a_class_of_their_own():
+    """Two channels over four GPUs a node: the GPU where a channel enters takes half of the ring from its neighbour."""
+    nics = NicSpec(count=2, bandwidth=25e9, efficiency=1.0, step_latency=1e-6)
+    scenario = on(data_parallel(8, nodes=2, grad_bucket=1e12), gpus_per_host=4, nics=nics)
+    plan = plan_of(on(scenario, host_link=replace(scenario.cluster.host_link, gpus_per_uplink=1)))
+    op = next(op for block in plan.ranks[0].blocks for op in block if plan.ops[op.row].kind == "all_reduce")
+    ports = sorted((load, plan.resources[r].members) for r, load in op.loads if plan.resources[r].kind == "nvlink.rx")
+    assert [members for _, members in ports] == [4, 4]
+    assert ports[0][0] == pytest.approx(ports[1][0] / 2)
+
+
 def test_groups_that_share_an_adapter_load_it_together():
     """Two rings over two nodes, four ranks each, one adapter a node: twice the load of one ring."""
     scenario = one_nic(on(data_parallel(8, nodes=2, grad_bucket=1e12), gpus_per_host=4))

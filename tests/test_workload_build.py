@@ -118,8 +118,10 @@ def test_buckets_follow_backward_and_overlap_it():
     assert all(size >= 5e5 for size in sizes[:-1]), "a bucket is sent when it is full"
 
 
-def test_without_overlap_nothing_is_reduced_before_backward_ends():
-    timeline = simulate(data_parallel(8, grad_bucket=5e5, overlap_grad_reduce=False)).timeline
+@pytest.mark.parametrize("ahead", [False, True])
+def test_without_overlap_nothing_is_reduced_before_backward_ends(ahead):
+    scenario = data_parallel(8, grad_bucket=5e5, overlap_grad_reduce=False)
+    timeline = simulate(host_far_ahead(scenario) if ahead else scenario).timeline
     reduces = spans_of(timeline, kind="all_reduce", category="dp")
     backward = spans_of(timeline, category="backward")
     assert len(reduces) > 1
@@ -205,7 +207,7 @@ def test_one_rank_gives_back_all_that_it_took(zero, accumulation):
     assert not any(found.values()), "nobody to talk to"
 
 
-@pytest.mark.parametrize("bucket", [1.0, 3e5, 2e6, 3.3e6, 1e12])
+@pytest.mark.parametrize("bucket", [1.0, 3e5, 2.0 * layer_params(A100.model), 2e6, 3.3e6, 1e12])
 @pytest.mark.parametrize("overlap", [True, False])
 def test_buckets_are_filled_from_the_last_layer_on(bucket, overlap):
     """Greedy filling in backward order: head, layers from the last, embedding; sent when full, the rest at the end."""
@@ -278,3 +280,28 @@ def test_flops_of_a_step(accumulation):
         again = 24 * unit * (1 + s / (6 * h)) if recompute == "full" else 0.0
         assert work.model_flops == pytest.approx(expected)
         assert work.hardware_flops - work.model_flops == pytest.approx(again)
+
+
+@pytest.mark.parametrize(("zero", "grads", "adds"), [(0, "bf16", 2), (1, "bf16", 2), (2, "bf16", 0), (0, "fp32", 3)])
+def test_gradients_of_later_microbatches_are_added(zero, grads, adds):
+    """Three microbatches: into 16-bit gradients from the second on, into an fp32 buffer from the first.
+
+    From ZeRO 2 on nobody keeps whole gradients, so none are added: each microbatch is reduced by itself.
+    An addition reads the new gradient and the sum and writes the sum: 2 + 2 + 2 bytes, or 2 + 4 + 4.
+    """
+    wide = replace(A100, precision=replace(A100.precision, grads=grads, grad_comm=grads))
+    timeline = simulate(data_parallel(2, zero, base=wide, accumulation=3)).timeline
+    found = spans_of(timeline, name="gradient.accumulate")
+    moved = sum(timeline.ops[timeline.spans.op[i]].size for i in found)
+    assert moved == pytest.approx(adds * P * (6 if grads == "bf16" else 10))
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_the_host_reads_the_norm_before_it_goes_on(offload):
+    """Overflow or not decides what is launched next: nothing of the optimizer is launched before the norm is known."""
+    timeline = simulate(data_parallel(4, 2, base=V100, offload=offload)).timeline
+    spans = timeline.spans
+    (norm,) = spans_of(timeline, name="read norm")
+    later = spans_of(timeline, kind="adam") + spans_of(timeline, name="optimizer.adam")
+    assert later
+    assert spans.launched[later].min() >= spans.end[norm]

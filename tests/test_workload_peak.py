@@ -51,6 +51,11 @@ def test_blocks_repeat_as_often_as_actions_say():
     assert peak(program((op(("a", 2.0, "start", "gpu")),), actions=[0, 0, 0]), "gpu").size == 6.0
 
 
+def test_of_two_equal_peaks_the_first_is_told():
+    one = program(tuple(op((name, 4.0, "start", "gpu"), (name, -4.0, "end", "gpu")) for name in "ab"))
+    assert peak(one, "gpu").by_owner == {"a": 4.0}
+
+
 @pytest.mark.parametrize("recompute", ["none", "full"])
 @pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("base", [A100, V100])
