@@ -1,115 +1,137 @@
-"""Is a schedule sound, and what does it look like? Validation and the grid, by a dry run in unit times."""
+"""Is a schedule sound? Every action where it belongs and once, in an order that can end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
-from sim.workload.schedules.types import Schedule, ScheduleAction
+from sim.errors import Problem, ScenarioError
+from sim.workload.schedules.dry_run import Durations, advance, waits
+from sim.workload.schedules.grid import marked
+from sim.workload.schedules.types import Order, Schedule, ScheduleAction
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DryRun:
-    """Start and end of every action, by rank in order; seconds in the unit of the durations given."""
-
-    times: tuple[tuple[tuple[float, float], ...], ...]
-    makespan: float
-    in_flight: tuple[int, ...]  # most microbatches (over its stages) whose activations a rank holds at once
-
-
-def dry_run(schedule: Schedule, durations: dict[str, float]) -> DryRun | None:
-    """Run the schedule with free messages; None where it cannot end. ``durations`` by action kind."""
-    done: dict[ScheduleAction, float] = {}
-    cursor, clock = [0] * schedule.ranks, [0.0] * schedule.ranks
-    times: list[list[tuple[float, float]]] = [[] for _ in schedule.orders]
-    moved = True
-    while moved:
-        moved = False
-        for rank, order in enumerate(schedule.orders):
-            while cursor[rank] < len(order):
-                action = order[cursor[rank]]
-                ready = _ready(action, schedule, done)
-                if ready is None:
-                    break
-                start = max(clock[rank], ready)
-                clock[rank] = done[action] = start + durations[action.kind]
-                times[rank].append((start, clock[rank]))
-                cursor[rank] += 1
-                moved = True
-    if any(at < len(order) for at, order in zip(cursor, schedule.orders, strict=True)):
-        return None
-    return DryRun(
-        times=tuple(tuple(rows) for rows in times),
-        makespan=max(clock),
-        in_flight=tuple(_in_flight(order) for order in schedule.orders),
-    )
+SHOWN = 20  # problems that an error lists
+FOUND = 1000  # problems that are looked for
+DRAWN = 3  # of them with the grid
+UNIT = Durations(f=1.0, i=1.0, w=1.0, overlap=3.0)
 
 
-def _ready(action: ScheduleAction, schedule: Schedule, done: dict[ScheduleAction, float]) -> float | None:
-    """When everything that the action needs has ended; None while it has not."""
-    stage, kind, k = action
-    if kind == "F":
-        needs = [[ScheduleAction(stage - 1, "F", k)]] if stage else []
-    elif kind == "W":
-        needs = [[ScheduleAction(stage, "I", k)]]
-    else:
-        needs = [[ScheduleAction(stage, "F", k)]]
-        if stage + 1 < schedule.stages:
-            needs.append([ScheduleAction(stage + 1, "B", k), ScheduleAction(stage + 1, "I", k)])
-    ends = [next((done[a] for a in either if a in done), None) for either in needs]
-    return None if any(end is None for end in ends) else max([0.0, *(end for end in ends if end is not None)])
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """A thing wrong with a schedule: the rank and the position in its order, and what is wrong."""
+
+    rank: int
+    position: int
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
 
 
-def _in_flight(order: tuple[ScheduleAction, ...]) -> int:
-    held = most = 0
-    for action in order:
-        held += {"F": 1, "B": -1, "I": 0, "W": -1}[action.kind]
-        most = max(most, held)
-    return most
+def validate(schedule: Schedule) -> list[Fault]:
+    """What is wrong with a schedule (the first 1000 things), by rank and position; empty if it is sound.
+
+    Of a schedule that is whole and cannot end, where each rank is stuck.
+    """
+    found = list(_shape(schedule))
+    if found:
+        return found
+    cells = (fault for rank, order in enumerate(schedule.orders) for fault in _cells(schedule, rank, order))
+    found = list(islice(chain(cells, _missing(schedule)), FOUND))
+    if not found:
+        found = [Fault(*wait) for wait in waits(schedule, advance(schedule, UNIT))]
+    return sorted(found)[:FOUND]
 
 
-def problems(schedule: Schedule) -> list[str]:
-    """What is wrong with a schedule, in words; empty if it is sound."""
-    found = []
-    for rank, order in enumerate(schedule.orders):
-        seen: dict[ScheduleAction, int] = {}
-        for position, action in enumerate(order):
-            if not (0 <= action.stage < schedule.stages and 0 <= action.microbatch < schedule.microbatches):
-                found.append(f"rank {rank}, action {position}: {action} names a stage or microbatch that is not there")
-            elif schedule.rank_of_stage[action.stage] != rank:
-                home = schedule.rank_of_stage[action.stage]
-                found.append(f"rank {rank}, action {position}: {action} belongs to rank {home}")
-            if action in seen:
-                found.append(f"rank {rank}, action {position}: {action} was done before, as action {seen[action]}")
-            seen.setdefault(action, position)
-        found += _missing(schedule, rank, seen)
-    if not found and dry_run(schedule, {"F": 1.0, "B": 2.0, "I": 1.0, "W": 1.0}) is None:
-        found.append("the order deadlocks: some action waits for one that comes after it\n" + grid(schedule))
-    return found
+def check(schedule: Schedule) -> None:
+    """Return if the schedule is sound.
+
+    Raises:
+        ScenarioError: otherwise; the first problems with the orders around them, the cell marked ``<-- here``.
+    """
+    found = validate(schedule)
+    if found:
+        raise ScenarioError([Problem(f"schedule {schedule.name}", 0, 0, "", what) for what in said(schedule, found)])
 
 
-def _missing(schedule: Schedule, rank: int, seen: dict[ScheduleAction, int]) -> list[str]:
-    found = []
-    for stage in [s for s in range(schedule.stages) if schedule.rank_of_stage[s] == rank]:
+def said(schedule: Schedule, found: list[Fault]) -> list[str]:
+    """The faults in words, the first of them drawn, and how many are left out."""
+    texts = [fault.what for fault in found[:SHOWN]]
+    for i, fault in enumerate(found[:DRAWN]):
+        if 0 <= fault.rank < schedule.ranks:
+            texts[i] += "\n" + marked(schedule, {(fault.rank, fault.position)})
+    if len(found) > SHOWN:
+        least = "at least " if len(found) == FOUND else ""
+        texts[-1] += f" (and {least}{len(found) - SHOWN} more problems)"
+    return texts
+
+
+def _shape(schedule: Schedule) -> Iterator[Fault]:
+    ranks = schedule.ranks
+    if not (ranks and schedule.stages and schedule.microbatches > 0):
+        yield Fault(-1, 0, "a schedule needs at least one rank, one stage and one microbatch")
+    for stage, rank in enumerate(schedule.rank_of_stage):
+        if not 0 <= rank < ranks:
+            yield Fault(-1, 0, f"stage {stage} lives on rank {rank}, but there are {ranks} ranks")
+    held = set(schedule.rank_of_stage)
+    for rank in range(ranks):
+        if rank not in held and not schedule.orders[rank]:
+            yield Fault(rank, 0, f"rank {rank} does nothing and holds no stage; leave it out")
+    if schedule.copies not in (1, 2):
+        yield Fault(-1, 0, f"{schedule.copies} copies of the parameters; there may be 1, or 2 in opposite directions")
+    elif schedule.copies == 2 and schedule.microbatches % 2:
+        yield Fault(-1, 0, f"two copies share the microbatches evenly, and {schedule.microbatches} is odd")
+
+
+def _cells(schedule: Schedule, rank: int, order: Order) -> Iterator[Fault]:
+    """Faults of single actions: not a stage of this rank, done before, or before what it follows from."""
+    seen: dict[tuple[int, str, int], int] = {}
+    for position, action in enumerate(order):
+        at = f"rank {rank}, action {position}: "
+        if (action.kind == "OVERLAP") != bool(action.pair) or (
+            action.pair and [part.kind for part in action.pair] != ["F", "B"]
+        ):
+            yield Fault(rank, position, f"{at}an overlap holds a forward and a backward, nothing else does")
+            continue
+        for part in action.parts:
+            what = _wrong(schedule, rank, part, seen)
+            if what:
+                yield Fault(rank, position, f"{at}{what}")
+        for stage, kind, k, _ in action.parts:
+            seen.setdefault((stage, kind, k), position)
+
+
+def _wrong(schedule: Schedule, rank: int, part: ScheduleAction, seen: dict[tuple[int, str, int], int]) -> str:
+    stage, kind, k, _ = part
+    if not (0 <= stage < schedule.stages and 0 <= k < schedule.microbatches):
+        have = f"stages 0 to {schedule.stages - 1} and microbatches 0 to {schedule.microbatches - 1}"
+        return f"{part} is not there: the schedule has {have}"
+    if schedule.home(stage, k) != rank:
+        return f"{part} belongs to rank {schedule.home(stage, k)}"
+    # An action excludes itself; a whole backward and its parts exclude each other.
+    for other in {"F": "F", "B": "BIW", "I": "IB", "W": "WB"}[kind]:
+        if (stage, other, k) in seen:
+            first = f"{stage}{other}{k} was done as action {seen[stage, other, k]}"
+            return f"{part} is done twice: {first}" if other == kind else f"{part} is too much: {first}"
+    before = {"F": "", "B": "F", "I": "F", "W": "I"}[kind]
+    if before and (stage, before, k) not in seen:
+        return f"{part} comes before {stage}{before}{k}"
+    return ""
+
+
+def _missing(schedule: Schedule) -> Iterator[Fault]:
+    has = {part[:3] for order in schedule.orders for action in order for part in action.parts}
+    for stage in range(schedule.stages):
         for k in range(schedule.microbatches):
-            has = {kind: ScheduleAction(stage, kind, k) in seen for kind in ("F", "B", "I", "W")}
-            if not has["F"]:
-                found.append(f"rank {rank}: {stage}F{k} is missing")
-            if has["B"] == (has["I"] and has["W"]) or has["I"] != has["W"]:
-                found.append(f"rank {rank}: {stage}B{k}, or {stage}I{k} and {stage}W{k}, must occur once")
-    return found
-
-
-def grid(schedule: Schedule) -> str:
-    """A row a rank, a column a unit of time (a whole backward takes two); dots are idle."""
-    run = dry_run(schedule, {"F": 1.0, "B": 2.0, "I": 1.0, "W": 1.0})
-    if run is None:
-        return "\n".join(" ".join(str(a) for a in order) for order in schedule.orders)
-    width = max(len(str(a)) for order in schedule.orders for a in order) + 1
-    lines = []
-    for order, times in zip(schedule.orders, run.times, strict=True):
-        cells = ["."] * round(run.makespan)
-        for action, (start, end) in zip(order, times, strict=True):
-            for column in range(round(start), round(end)):
-                cells[column] = str(action)
-        lines.append("".join(cell.ljust(width) for cell in cells).rstrip())
-    return "\n".join(lines)
+            rank = schedule.home(stage, k)
+            end = len(schedule.orders[rank])
+            if (stage, "F", k) not in has:
+                yield Fault(rank, end, f"rank {rank}: {stage}F{k} is missing")
+            if (stage, "B", k) in has or ((stage, "I", k) in has and (stage, "W", k) in has):
+                continue
+            lacks = next((f"{stage}{kind}{k}" for kind in "IW" if (stage, kind, k) not in has), "")
+            if (stage, "I", k) in has or (stage, "W", k) in has:
+                yield Fault(rank, end, f"rank {rank}: {lacks} is missing")
+            else:
+                yield Fault(rank, end, f"rank {rank}: {stage}B{k} (or {stage}I{k} and {stage}W{k}) is missing")
