@@ -16,6 +16,12 @@ def explain_unsignalled(plan: Plan, run: _Run, token: int) -> str:
     return f"{_place(plan, run)}: {name} waits for {what!r}, which no op before it signals"
 
 
+def explain_met_itself(plan: Plan, run: _Run) -> str:
+    """Two ops of one rank class at one rendezvous: they would pass for each other's peers."""
+    rule = "a rank class meets others at a rendezvous from one stream only, one op after another"
+    return f"{_place(plan, run)}: {_name(plan, run)} completes a rendezvous that one rank class came to twice; {rule}"
+
+
 def explain_blocked(engine: _Engine) -> str:
     """One line for each blocked op and what it waits for; empty when every program has ended."""
     plan = engine.plan
@@ -30,7 +36,13 @@ def explain_blocked(engine: _Engine) -> str:
             lines.append(f"{plan.rank_classes[rank.index].name}: the host waits for {_name(plan, rank.holds)}")
         elif rank.stalled:
             lines.append(f"{plan.rank_classes[rank.index].name}: the host waits for room in its launch queue")
+    lines = lines or [_never_ready(plan, run) for rank in engine.ranks for run in rank.tails if run and not run.done]
     return "the step cannot go on; blocked:\n  " + "\n  ".join(lines) if lines else ""
+
+
+def _never_ready(plan: Plan, run: _Run) -> str:
+    """Nobody waits at a rendezvous, and yet an op never ran: it, or one before it, depends on what follows it."""
+    return f"{_place(plan, run)}: {_name(plan, run)} waits for an op that is not before it in its program"
 
 
 def _joins(rank: _Rank, group: int) -> bool:
@@ -48,6 +60,8 @@ def _whereabouts(engine: _Engine, rank: _Rank, group: int) -> str:
             return f"{name} has yet to do {_name(plan, run)}, behind {behind}"
     if rank.holds is not None or rank.stalled:
         return f"the host of {name} is held, behind {behind}"
+    if heads:
+        return f"{name} has no more op for it, and is itself blocked at {behind}"
     return f"{name} has ended its program"
 
 
