@@ -345,7 +345,8 @@ def test_deadlock_of_a_peer_that_is_blocked_itself_and_has_no_more_ops_for_it():
         maker.op(f"r0g{group}", 1.0, group=group)
     for group in (0, 1):
         maker.op(f"r1g{group}", 1.0, rank=1, group=group)
-    with pytest.raises(DeadlockError, match=r"r0g0 waits for its peers: rank1 has no more op for it, and is .* at r1g1"):
+    said = r"r0g0 waits for its peers: rank1 has no more op for it, and is itself blocked at r1g1"
+    with pytest.raises(DeadlockError, match=said):
         simulate(maker.plan())
 
 
@@ -366,7 +367,7 @@ def test_a_rank_cannot_meet_itself():
     maker.op("b", 1.0, stream="copy", group=0)
     late = maker.op("work", 5.0, rank=1)
     maker.op("c", 1.0, rank=1, stream="comm", group=0, deps=(late,))
-    with pytest.raises(ValueError, match="rank0, stream copy, microbatch 0: b completes a rendezvous that one rank"):
+    with pytest.raises(ValueError, match="rank0: b comes to a rendezvous from stream copy, others before from comm"):
         simulate(maker.plan())
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import simpy
 
-from sim.engine.deadlock import explain_blocked, explain_met_itself, explain_unsignalled
+from sim.engine.deadlock import explain_blocked, explain_two_streams, explain_unsignalled
 from sim.engine.fluid import max_min
 from sim.errors import DeadlockError
 from sim.plan import Plan, PlanOp, RankPlan
@@ -258,8 +258,6 @@ class _Engine:
             arrived.append(run)
             if len(arrived) < self.plan.group_sizes[op.group]:
                 return
-            if len({member.rank.index for member in arrived}) < len(arrived):  # counted only: no order comes of it
-                raise ValueError(explain_met_itself(self.plan, run))
             arrived.pop()
             run.peers = tuple(arrived)
             for peer in arrived:
@@ -481,10 +479,12 @@ def simulate(plan: Plan, progress: Callable[[int], None] | None = None) -> Timel
     """Run a plan to its end and return what happened.
 
     ``progress`` is called now and then with the number of spans so far. Raises ``DeadlockError``, naming the blocked
-    ops and what each waits for, when the plan cannot end; ``ValueError`` when no host may launch anything, or when one
-    rank class comes to a rendezvous twice at a time.
+    ops and what each waits for, when the plan cannot end; ``ValueError`` when no host may launch anything, or when a
+    rank class comes to one rendezvous from two streams.
     """
     if plan.launch_queue < 1:
         msg = f"launch_queue = {plan.launch_queue}: a host that may be ahead by no op launches none; give 1 or more"
         raise ValueError(msg)
+    if wrong := explain_two_streams(plan):
+        raise ValueError(wrong)
     return _Engine(plan, progress).run()

@@ -1,4 +1,7 @@
-"""What a step that cannot go on is waiting for, in words. Reads the engine's state, changes nothing."""
+"""What a step that cannot go on is waiting for, and why a plan cannot begin, in words.
+
+Reads the engine's state and plan, changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,21 @@ def explain_unsignalled(plan: Plan, run: _Run, token: int) -> str:
     return f"{_place(plan, run)}: {name} waits for {what!r}, which no op before it signals"
 
 
-def explain_met_itself(plan: Plan, run: _Run) -> str:
-    """Two ops of one rank class at one rendezvous: they would pass for each other's peers."""
-    rule = "a rank class meets others at a rendezvous from one stream only, one op after another"
-    return f"{_place(plan, run)}: {_name(plan, run)} completes a rendezvous that one rank class came to twice; {rule}"
+def explain_two_streams(plan: Plan) -> str:
+    """The first op by which a rank class comes to a rendezvous from a second stream; empty when there is none.
+
+    Ops of two streams may be there at once, and would pass for each other's peers.
+    """
+    for rank, rank_class in zip(plan.ranks, plan.rank_classes, strict=True):
+        streams: dict[int, int] = {}
+        for block in rank.blocks:
+            for op in block:
+                if op.group >= 0 and streams.setdefault(op.group, op.stream) != op.stream:
+                    there, here = plan.stream_names[streams[op.group]], plan.stream_names[op.stream]
+                    name = f"{rank_class.name}: {plan.ops[op.row].name}"
+                    rule = "give each stream a rendezvous of its own"
+                    return f"{name} comes to a rendezvous from stream {here}, others before from {there}; {rule}"
+    return ""
 
 
 def explain_blocked(engine: _Engine) -> str:
