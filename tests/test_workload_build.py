@@ -352,3 +352,14 @@ def test_gradients_go_to_the_host_in_their_own_type():
     found, total = sent(data_parallel(2, 2, base=wide, offload=True)), params(V100.model)
     assert found["d2h"] == pytest.approx(2 * total / 2, rel=1e-5)
     assert found["dp"] == pytest.approx(4 * total / 2 + 4, rel=1e-5)
+
+
+def test_parameters_are_gathered_once_every_tile_is_back(monkeypatch):
+    """Tiled copy back: tile by tile to the GPU while the CPU goes on; ranks gather each other's part after the last."""
+    monkeypatch.setattr("sim.workload.step_end.TILE", 2e5)
+    base = replace(V100, stack=replace(V100.stack, copy_back="tiled"))
+    timeline = simulate(data_parallel(2, 2, base=base, offload=True)).timeline
+    spans = timeline.spans
+    back, gathers = spans_of(timeline, kind="h2d"), spans_of(timeline, category="param_gather", kind="all_gather")
+    assert len(back) == -(-params(V100.model) // 2 // 200_000) > 2
+    assert spans.start[gathers].min() >= spans.end[back].max()
