@@ -6,6 +6,7 @@ that need them, so that ``stepline --help`` answers at once.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,6 +159,9 @@ def main() -> None:
     """Run the command; turn every failure into words and an exit code."""
     from sim.errors import SteplineError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?" instead of failing
     try:
         app()
     except SteplineError as error:

@@ -197,3 +197,20 @@ def test_zero_offload_shows_its_chain(copy_back):
     assert step.result.breakdown["cpu_adam"] == pytest.approx(cpu, rel=1e-9)
     assert "recompute" in step.result.breakdown
     assert step.result.phases["optimizer"] >= cpu
+
+
+@pytest.mark.parametrize(("rival", "lost"), [(False, 0.0), (True, 0.5)])
+def test_launches_inside_a_run_of_kernels_are_host_time_even_beside_a_rival(rival, lost):
+    """Two kernels of 1 s as one op, launched at 3 s and 6 s: they end at 7 s, having waited 2 s for the second launch.
+
+    A rival that wants all SMs from 3 s on makes them run at half speed for a second: half a second more of forward.
+    """
+    maker = made()
+    maker.add("two", 2.0, launch=3.0, launch_rest=3.0, reach=4.0, kernels=2, loads={"sm": 1.0})
+    maker.rows[-1] = replace(maker.rows[-1], kernels=2, reach=4.0)
+    if rival:
+        maker.add("rival", 0.5, "dp", loads={"sm": 1.0}, stream="comm", latency=3.0)
+        maker.blocks[0].reverse()  # launched at once
+    timeline = simulate(maker.plan())
+    assert timeline.makespan == pytest.approx(7.0 + lost)
+    assert breakdown(timeline) == pytest.approx({"forward": 2.0 + lost, "host_launch": 3.0 + 2.0})

@@ -97,3 +97,9 @@ def test_no_traceback_on_what_is_no_file(tmp_path):
         done = stepline("run", what, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_without_the_letters_still_gets_an_answer():
+    done = stepline("check", "quickstart", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "parameters (12 H?)" in done.stdout

@@ -223,7 +223,7 @@ def test_a_straggler_splits_its_group_and_no_other():
 
 def test_a_slow_neighbour_on_the_same_socket_splits_too():
     """As above on two sockets: ranks 6 and 7 share DRAM with the straggler, ranks 0 to 3 do not."""
-    scenario = data_parallel(8)
+    scenario = data_parallel(8, 2, base=V100, offload=True)  # CPU work
     workload = replace(
         build(scenario),
         programs=build(scenario).programs * 2,
@@ -231,7 +231,9 @@ def test_a_slow_neighbour_on_the_same_socket_splits_too():
         groups={"dp": np.arange(8).reshape(4, 2)},
     )
     host = replace(scenario.cluster.host, sockets=2)
-    scenario = on(scenario, host=host, host_link=replace(scenario.cluster.host_link, gpus_per_uplink=1))
+    scenario = on(
+        scenario, gpus_per_host=8, host=host, host_link=replace(scenario.cluster.host_link, gpus_per_uplink=1)
+    )
     classes = classify(workload, build_cluster(scenario.cluster), fold=True)
     assert classes.rank_class.tolist() == [0, 0, 0, 0, 1, 2, 3, 3]
 

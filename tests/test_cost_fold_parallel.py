@@ -91,11 +91,11 @@ def test_folded_equals_unfolded(number):
 
 
 def test_variations_split_classes_and_slow_the_step():
-    """A GPU at half its clock: the slow one, its neighbour on the uplink, those on its socket, the others."""
+    """A GPU at half its clock: the slow one and the others, who use neither socket nor uplink here."""
     base = load("ddp-gpt2-8xa100", ["model.layers=4"]).scenario
     plain, slow = (
         simulate(base),
         simulate(on(base, variations=(VariationSpec(node=0, part="gpu", index=3, speed=0.5),))),
     )
-    assert (plain.result.rank_classes, slow.result.rank_classes) == (1, 4)
+    assert (plain.result.rank_classes, slow.result.rank_classes) == (1, 2)
     assert slow.result.step_time > 1.2 * plain.result.step_time

@@ -1,18 +1,26 @@
 """From workload to plan: times alone, shared links, and units that scale."""
 
+from collections import Counter
 from dataclasses import replace
 from time import process_time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scenarios import A100, V100, data_parallel, on, one_nic, random_system, spans_of
+from sim.analysis.breakdown import breakdown
 from sim.api import simulate
 from sim.cluster.build import build as build_cluster
+from sim.cost.kernels import KernelCost
 from sim.cost.lower import DMA_WEIGHT, lower
+from sim.cost.merge import joined, runs
+from sim.engine.core import simulate as run_plan
 from sim.plan import Plan
 from sim.spec.types import NicSpec
 from sim.workload.build import build
+from sim.workload.ops import Kernel
 
 
 @pytest.mark.parametrize("zero", [0, 1, 3])
@@ -274,3 +282,95 @@ def test_the_sixteen_thousandth_rank_costs_nothing():
     plan = plan_of(scenario)
     assert process_time() - begin < 2.0
     assert len(plan.ranks) == 1
+
+
+def both_ways(scenario, *, fold=True):
+    """The step with every kernel an op of its own, and with runs of kernels as one."""
+    parts = build(scenario), build_cluster(scenario.cluster), scenario
+    return tuple(run_plan(lower(*parts, fold=fold, merged=merged)) for merged in (False, True))
+
+
+@given(st.lists(st.floats(1e-6, 1e-3), min_size=1, max_size=30), st.floats(0.0, 1e-3))
+def test_reach_of_a_run(seconds, launch):
+    """Kernel i is launched i launches after the first and runs when it is there and the one before it has ended."""
+    kernels = [Kernel(name="k", kind="gemm", flops=1.0, bytes_read=2.0, bytes_written=3.0)] * len(seconds)
+    costs = [KernelCost(duration=s, bound_by="sm" if i % 2 else "hbm") for i, s in enumerate(seconds)]
+    run = joined(kernels, costs, launch, (0.5, 0.8))
+    end, alone = 0.0, [s / (0.5 if i % 2 else 0.8) for i, s in enumerate(seconds)]
+    for number, length in enumerate(alone):
+        end = max(end, number * launch) + length
+    assert run.reach == pytest.approx(end if len(seconds) > 1 else 0.0)
+    assert run.duration == pytest.approx(sum(alone))
+    assert run.arithmetic == pytest.approx(sum(alone[1::2]))
+    assert (run.kernels, run.flops, run.moved) == (len(seconds), len(seconds), 5 * len(seconds))
+
+
+@pytest.mark.parametrize("seed", range(0, 80, 4))
+def test_merged_kernels_take_as_long(seed):
+    """Exactly, line by line, where nobody contends; else averaging a run's loads may move a hundredth of the step."""
+    scenario = random_system(seed)
+    every, merged = both_ways(scenario)
+    assert len(merged.spans.op) < len(every.spans.op)
+    allowed = 1e-9 if not every.contended else 1e-2
+    assert merged.makespan == pytest.approx(every.makespan, rel=allowed)
+    one, other = breakdown(every), breakdown(merged)
+    for category in {*one, *other}:
+        assert other.get(category, 0.0) == pytest.approx(one.get(category, 0.0), abs=allowed * every.makespan)
+
+
+@pytest.mark.parametrize("seed", range(1, 60, 6))
+def test_merged_steps_fold_exactly(seed):
+    scenario = random_system(seed)
+    folded, whole = (both_ways(scenario, fold=fold)[1] for fold in (True, False))
+    assert folded.makespan == pytest.approx(whole.makespan, rel=1e-9)
+    one, other = breakdown(folded), breakdown(whole)
+    for category in {*one, *other}:
+        assert one.get(category, 0.0) == pytest.approx(other.get(category, 0.0), abs=1e-9 * whole.makespan)
+
+
+@pytest.mark.parametrize("scenario", [data_parallel(4, 3), data_parallel(2, 2, base=V100, offload=True)])
+def test_merging_loses_no_work(scenario):
+    """Kernels, FLOPs, bytes, seconds and memory effects: the same sums, whoever they are written down for."""
+
+    def sums(timeline):
+        rows = [timeline.ops[o] for o in timeline.spans.op.tolist()]
+        computing = [row for row in rows if row.flops or row.kernels > 1]
+        effects = Counter()
+        for row in rows:
+            for effect in row.memory:
+                effects[effect.owner, effect.at_end] += effect.size
+        return (
+            sum(row.flops for row in computing),
+            sum(row.duration for row in rows),
+            sum(row.kernels for row in rows),
+            sum(amount for row in rows for _, amount in row.demands),
+            effects,
+        )
+
+    every, merged = (sums(timeline) for timeline in both_ways(scenario))
+    assert merged[:-1] == pytest.approx(every[:-1], rel=1e-9)
+    assert merged[-1] == pytest.approx(every[-1], rel=1e-9)
+
+
+def test_long_steps_are_merged_unasked(monkeypatch):
+    scenario = data_parallel(2, 1)
+    parts = build(scenario), build_cluster(scenario.cluster), scenario
+    apart, merged = (len(lower(*parts, merged=m).ops) for m in (False, True))
+    spans = len(run_plan(lower(*parts, merged=False)).spans.op)
+    assert merged < apart
+    for most, expected in ((spans, apart), (spans - 1, merged)):
+        monkeypatch.setattr("sim.cost.lower.MERGE_ABOVE", most)
+        assert len(lower(*parts).ops) == expected
+
+
+def test_nothing_is_merged_across_what_somebody_waits_for():
+    """Gathers of ZeRO-3 wait for the last kernel of a layer, reductions for that of a bucket: each ends its run."""
+    workload = build(data_parallel(4, 3))
+    for block in workload.programs[0].blocks:
+        last = {run[-1] for run in runs(block.ops)}
+        first = {run[0] for run in runs(block.ops)}
+        assert sorted(i for run in runs(block.ops) for i in run) == list(range(len(block.ops)))
+        for index, op in enumerate(block.ops):
+            assert set(op.deps) <= last
+            assert index in first or not (op.deps or op.waits)
+            assert index in last or not (op.signals or op.sync)

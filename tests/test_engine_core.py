@@ -1,8 +1,11 @@
 """The engine against times worked out by hand. Every expectation is derived in its test."""
 
+from dataclasses import replace
+
 import pytest
 from plans import PlanMaker, times
 
+from sim.engine import core
 from sim.engine.core import simulate
 from sim.errors import DeadlockError
 from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_NONE, CAUSE_STREAM
@@ -333,3 +336,157 @@ def test_progress_is_told_from_the_start_and_never_falls():
     told = []
     simulate(maker.plan(repeat=50), told.append)
     assert told == [0, 1000, 2000, 3000, 4000, 5000], "every thousand spans"
+
+
+def test_deadlock_of_a_peer_that_is_blocked_itself_and_has_no_more_ops_for_it():
+    """Rank 0 wants to meet twice at group 0, rank 1 once, and then at group 1: it has not ended, it hangs there."""
+    maker = PlanMaker(LINK, ranks=2, group_sizes=(2, 2))
+    for group in (0, 0, 1):
+        maker.op(f"r0g{group}", 1.0, group=group)
+    for group in (0, 1):
+        maker.op(f"r1g{group}", 1.0, rank=1, group=group)
+    said = r"r0g0 waits for its peers: rank1 has no more op for it, and is itself blocked at r1g1"
+    with pytest.raises(DeadlockError, match=said):
+        simulate(maker.plan())
+
+
+@pytest.mark.parametrize("dep", [1, -1])
+def test_an_op_that_waits_for_itself_is_not_lost(dep):
+    """Index 1 is the op itself, and so is the last one issued: it can never run, and a step without it is no step."""
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0)
+    maker.op("b", 1.0, stream="comm", deps=(dep,))
+    with pytest.raises(DeadlockError, match=r"stream comm, microbatch 0: b waits for an op that is not before it"):
+        simulate(maker.plan())
+
+
+def test_a_rank_cannot_meet_itself():
+    """Two ops of rank 0 at one rendezvous of two, on two streams: without rank 1, they would pass for peers."""
+    maker = PlanMaker(LINK, ranks=2, group_sizes=(2,))
+    maker.op("a", 1.0, stream="comm", group=0)
+    maker.op("b", 1.0, stream="copy", group=0)
+    late = maker.op("work", 5.0, rank=1)
+    maker.op("c", 1.0, rank=1, stream="comm", group=0, deps=(late,))
+    with pytest.raises(ValueError, match="rank0: b comes to a rendezvous from stream copy, others before from comm"):
+        simulate(maker.plan())
+
+
+def test_who_asks_for_nothing_is_not_slowed():
+    """a and b share the link; z lists it with a load of nothing, so it is as fast as ever."""
+    maker = PlanMaker(LINK)
+    maker.op("a", 2.0, {"link": 1.0})
+    maker.op("b", 2.0, {"link": 1.0}, stream="copy")
+    maker.op("z", 2.0, {"link": 0.0}, stream="comm")
+    assert times(simulate(maker.plan())) == {"a": (0.0, 4.0), "b": (0.0, 4.0), "z": (0.0, 2.0)}
+
+
+def test_a_little_too_much_is_too_much():
+    """Two loads of 0.5005 ask for 1.001 of the link: 1.001 times as long."""
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0, {"link": 0.5005})
+    maker.op("b", 1.0, {"link": 0.5005}, stream="comm")
+    assert simulate(maker.plan()).makespan == pytest.approx(1.001, rel=1e-12)
+
+
+def test_room_does_not_leak_however_many_come_and_go():
+    """One op of load 0.5 all along, 500 more of 0.5 in turn beside it: the link is never asked for more than it has."""
+    maker = PlanMaker(LINK)
+    maker.op("long", 500.0, {"link": 0.5})
+    for i in range(500):
+        maker.op(f"k{i}", 1.0, {"link": 0.5}, stream="comm")
+    timeline = simulate(maker.plan())
+    assert (timeline.solves, timeline.makespan) == (0, 500.0)
+
+
+def test_one_solve_an_instant():
+    """Four equal flows come at the same instant by events of their own, and go together: one solve, at a quarter."""
+    streams = ("a", "b", "c", "d")
+    maker = PlanMaker(LINK, streams=streams)
+    for name in streams:
+        maker.op(f"wait {name}", 1.0, stream=name)
+        maker.op(name, 1.0, {"link": 1.0}, stream=name)
+    timeline = simulate(maker.plan())
+    assert (timeline.solves, timeline.makespan) == (1, 5.0)
+
+
+def test_only_the_touched_component_is_solved(monkeypatch):
+    """Two full links that share no activity: a change on one never brings the other's two flows into a solve."""
+    sizes = []
+    solve = core.max_min
+
+    def counted(loads, weights):
+        sizes.append(len(loads))
+        return solve(loads, weights)
+
+    monkeypatch.setattr(core, "max_min", counted)
+    maker = PlanMaker(LINK, streams=("a", "b", "c", "d"))
+    for i in range(10):
+        maker.op(f"a{i}", 1.0 + i / 7, {"link": 1.0}, stream="a")
+        maker.op(f"b{i}", 1.0 + i / 11, {"link": 1.0}, stream="b")
+    maker.op("wait", 0.123, stream="c")
+    for i in range(10):
+        maker.op(f"c{i}", 1.0 + i / 13, {"other": 1.0}, stream="c")
+        maker.op(f"d{i}", 1.0 + i / 17, {"other": 1.0}, stream="d")
+    simulate(maker.plan())
+    assert len(sizes) > 20
+    assert max(sizes) == 2
+
+
+def test_microbatches_are_the_plan_s_not_a_count_of_actions():
+    maker = PlanMaker(LINK)
+    maker.op("a", 1.0)
+    plan = maker.plan()
+    plan = replace(plan, ranks=(replace(plan.ranks[0], actions=((0, 7), (0, 3))),))
+    spans = simulate(plan).spans
+    assert (spans.microbatch.tolist(), spans.action.tolist()) == ([7, 3], [0, 1])
+
+
+def test_room_booked_through_a_latency_is_given_to_who_comes_first():
+    """late waits 2 s of latency; now takes the link from 1 to 3. From 2 both have half: now has 1 s left, ends at 4.
+
+    By then late has had 1 s of its 3, and the link to itself for the other 2: it ends at 6. Slowed: 2 s each.
+    """
+    maker = PlanMaker(LINK)
+    maker.op("late", 3.0, {"link": 1.0}, latency=2.0)
+    maker.op("wait", 1.0, stream="comm")
+    maker.op("now", 2.0, {"link": 1.0}, stream="comm")
+    timeline = simulate(maker.plan())
+    done = times(timeline)
+    assert (done["late"], done["now"]) == ((0.0, 6.0), (1.0, 4.0))
+    assert sorted((timeline.ops[timeline.spans.op[i]].name, r, x) for i, r, x in timeline.contended) == [
+        ("late", 0, 2.0), ("now", 0, 2.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("latency", [0.0, 1.0])
+@pytest.mark.parametrize("beside", [0.0, 1.0])
+def test_several_kernels_end_no_earlier_than_their_launches(latency, beside):
+    """Four kernels of 0.1 s, one launched every 2 s: the first at 2, the last at 8, its end 6.1 s after the first.
+
+    A latency before it changes nothing of that, nor does another op that the link has room for.
+    """
+    maker = PlanMaker(LINK)
+    maker.op("run", 0.4, {"link": 0.5}, latency=latency, launch=2.0, launch_rest=6.0, reach=6.1, kernels=4)
+    maker.op("next", 1.0, launch=2.0)
+    maker.op("other", 100.0, {"link": 0.5 * beside}, stream="comm")
+    done = times(simulate(maker.plan()))
+    assert done["run"] == (2.0, pytest.approx(8.1, rel=1e-12))
+    assert done["next"] == (10.0, 11.0), "its launch follows the four"
+
+
+def test_kernels_that_are_not_held_up_take_their_own_time():
+    """Launched at 2, behind an op that ends at 50: every launch is over, and the run takes its 0.4 s."""
+    maker = PlanMaker(LINK)
+    maker.op("before", 50.0)
+    maker.op("run", 0.4, launch=2.0, launch_rest=6.0, reach=6.1, kernels=4)
+    assert times(simulate(maker.plan()))["run"] == (50.0, 50.4)
+
+
+def test_each_kernel_takes_a_place_in_the_launch_queue():
+    """A queue of 4 holds one run of 4: the op after it is launched as the run ends, at 5, beside nothing else."""
+    maker = PlanMaker(LINK, launch_queue=4)
+    maker.op("run", 5.0, kernels=4)
+    maker.op("late", 1.0, stream="comm")
+    assert times(simulate(maker.plan()))["late"] == (5.0, 6.0)
+    maker.launch_queue = 5
+    assert times(simulate(maker.plan()))["late"] == (0.0, 1.0)

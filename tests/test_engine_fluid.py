@@ -60,6 +60,22 @@ def test_resources_that_fill_together():
     assert speeds == pytest.approx([third] * 3, rel=1e-12)
 
 
+def test_a_tiny_user_of_a_link_that_fills_with_another_is_not_stopped_at_nothing():
+    """Both links fill at 1/2; freezing the two big flows leaves the second nothing at all, and its third flow 1/2.
+
+    A speed of 0 would be an activity without an end.
+    """
+    speeds, _ = max_min([[(0, 1.0), (1, 1.0)], [(0, 1.0), (1, 1.0)], [(1, 1e-13)]], [1.0] * 3)
+    assert speeds == pytest.approx([0.5] * 3, rel=1e-9)
+
+
+def test_a_little_more_than_a_link_has_is_shared():
+    """Loads of 0.5000001 twice: 1 / 1.0000002 each."""
+    speeds, binders = max_min([[(0, 0.5000001)]] * 2, [1.0, 1.0])
+    assert speeds == pytest.approx([1 / 1.0000002] * 2, rel=1e-12)
+    assert binders == [0, 0]
+
+
 def test_many_flows_of_unequal_weight_end():
     """Link 0 fills first and leaves rounding, here above 1e-12, in its sum of weights: it once filled again for ever.
 

@@ -1,5 +1,6 @@
 """Placement of ranks, against the cluster's own idea of where GPUs sit."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from scenarios import A100, on
 from sim.cluster.build import build
-from sim.mesh import place, ranks_per_socket
+from sim.mesh import AXES, Mesh, place, ranks_per_socket
 
 
 def test_places():
@@ -35,3 +36,62 @@ def test_the_fullest_socket(gpus, sockets):
     for world in (*range(1, gpus + 1), 2 * gpus):
         met = Counter((node, cluster.places[gpu].socket) for node, gpu in (place(r, gpus) for r in range(world)))
         assert ranks_per_socket(world, gpus, sockets) == max(met.values())
+
+
+sizes = st.fixed_dictionaries({axis: st.integers(1, 4) for axis in AXES})
+orders = st.permutations(AXES).map(tuple)
+
+
+def numbered(mesh):
+    """(Rank, coordinates by axis), counted like an odometer whose fastest wheel is the innermost axis."""
+    wheels = itertools.product(*(range(mesh.sizes[axis]) for axis in reversed(mesh.order)))
+    return [(rank, dict(zip(reversed(mesh.order), wheel, strict=True))) for rank, wheel in enumerate(wheels)]
+
+
+def together(mesh, *, same, by):
+    """Ranks that agree on the axes ``same``, sorted by the axes ``by``; rows by their first rank."""
+    rows = {}
+    for rank, at in numbered(mesh):
+        rows.setdefault(tuple(at[axis] for axis in same), []).append((*(at[axis] for axis in by), rank))
+    return sorted([row[-1] for row in sorted(found)] for found in rows.values())
+
+
+@given(sizes, orders)
+def test_ranks_are_numbered_like_an_odometer(counts, order):
+    mesh = Mesh(sizes=counts, order=order)
+    for axis in AXES:
+        assert mesh.coordinate(axis).tolist() == [at[axis] for _, at in numbered(mesh)]
+    assert mesh.world == len(numbered(mesh))
+
+
+@given(sizes, orders)
+def test_a_group_differs_in_its_axis_alone(counts, order):
+    mesh = Mesh(sizes=counts, order=order)
+    for axis in AXES:
+        expected = together(mesh, same=[a for a in AXES if a != axis], by=[axis])
+        assert mesh.groups(axis).tolist() == expected
+    assert mesh.groups("dp_cp").tolist() == together(mesh, same=["tp", "pp"], by=["dp", "cp"])
+
+
+@given(sizes, orders, st.data())
+def test_replicas_and_shards_are_rows_and_columns(counts, order, data):
+    """HSDP: each group of dp x cp ranks, cut into equal runs; replicas are the ranks at one position of every run."""
+    whole = counts["dp"] * counts["cp"]
+    replicate = data.draw(st.sampled_from([d for d in range(1, whole + 1) if whole % d == 0]))
+    mesh = Mesh(sizes=counts, order=order, replicate=replicate)
+    part = whole // replicate
+    shards, copies = [], []
+    for row in together(mesh, same=["tp", "pp"], by=["dp", "cp"]):
+        runs = [row[i : i + part] for i in range(0, whole, part)]
+        shards += runs
+        copies += [list(column) for column in zip(*runs, strict=True)]
+    assert mesh.groups("shard").tolist() == sorted(shards)
+    assert mesh.groups("replicate").tolist() == sorted(copies)
+
+
+def test_megatron_numbers_tensor_parallel_ranks_first():
+    """Megatron-LM, ``initialize_model_parallel``: its docstring's 16 GPUs, tensor 2, pipeline 4 (hence data 2)."""
+    mesh = Mesh(sizes={"tp": 2, "cp": 1, "dp": 2, "pp": 4})
+    assert mesh.groups("dp").tolist() == [[0, 2], [1, 3], [4, 6], [5, 7], [8, 10], [9, 11], [12, 14], [13, 15]]
+    assert mesh.groups("tp").tolist() == [[i, i + 1] for i in range(0, 16, 2)]
+    assert mesh.groups("pp").tolist() == [[i, i + 4, i + 8, i + 12] for i in range(4)]

@@ -44,9 +44,7 @@ class _Table:
         self.names = list(dict.fromkeys(self.category))
         self.kind = np.array([self.names.index(c) for c in self.category], dtype=np.int64)
         self.duration = np.array([op.duration for op in ops])
-        self.several = np.array([op.kernels > 1 for op in ops], dtype=bool)
-        self.slowed = np.zeros(len(of), dtype=bool)
-        self.slowed[[span for span, _, _ in timeline.contended]] = True
+        self.reach = np.array([op.reach for op in ops])
         rank = np.array([op.rank_class for op in ops], dtype=np.int64)[of]
         order = np.argsort(rank, kind="stable")
         begins = np.searchsorted(rank[order], np.arange(len(timeline.rank_classes) + 1))
@@ -89,11 +87,10 @@ class _RankBreakdown:
         self._add(HOST_LAUNCH, float(late.sum()))
 
     def _launch_bound(self, ops: NDArray[np.int32], length: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By op: seconds that runs of several kernels lasted longer than their kernels, waiting for launches."""
-        table = self.table
-        late = np.where(
-            table.several[ops] & ~table.slowed[self.computing], np.maximum(length - table.duration[ops], 0.0), 0.0
-        )
+        """By op: seconds that runs of several kernels waited for launches; what a rival cost them beside is theirs."""
+        table, spans, mine = self.table, self.spans, self.computing
+        alone = spans.launched[mine] + table.reach[ops] - spans.start[mine]
+        late = np.clip(np.minimum(alone, length) - table.duration[ops], 0.0, None)
         return np.bincount(ops, weights=late, minlength=len(table.category)).astype(np.float64)
 
     def _simple_gaps(

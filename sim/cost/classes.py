@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sim.cluster.types import Cluster, Place
 from sim.cost.demand import demand
 from sim.cost.fold import Ints, Partition, discrete, refine
-from sim.workload.ops import Workload
+from sim.workload.ops import Copy, HostWork, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,9 @@ class _Graph:
         self.sources: list[Ints] = []
         self.targets: list[Ints] = []
         self.labels: list[Ints] = []
+        works = [op.work for program in workload.programs for block in program.blocks for op in block.ops]
+        self.copies = any(isinstance(work, Copy) for work in works)
+        self.host = any(isinstance(work, HostWork) for work in works)
         self._rank_edges()
         for number, (axis, groups) in enumerate(self.axes.items()):
             self._axis_edges(axis, number, groups)
@@ -78,8 +81,17 @@ class _Graph:
         for gpu, place in enumerate(places):
             ranks = np.arange(gpu, self.ranks, len(places), dtype=np.int64)
             nodes = ranks // len(places)
-            for role, local in _roles(place):
+            for role, local in self._roles(place):
                 self._add(ranks, self.base + nodes * self.cluster.per_node + local, np.full(len(ranks), role))
+
+    def _roles(self, place: Place) -> list[tuple[int, int]]:
+        """(Role, local resource) pairs that the programs use; a route's resources share one role."""
+        pairs = [(0, place.sm), (1, place.hbm)]
+        if self.host:
+            pairs += [(2, place.dram), (3, place.cores)]
+        if self.copies:
+            pairs += [(10, local) for local in place.h2d] + [(11, local) for local in place.d2h]
+        return pairs
 
     def _axis_edges(self, axis: str, number: int, groups: Ints) -> None:
         """Edges from each group to its members and to the resources that its exchanges cross.
@@ -122,7 +134,8 @@ class _Graph:
         groups = np.concatenate(
             [np.zeros(0), *(np.full(len(g), kinds.setdefault(("group", a), len(kinds))) for a, g in self.axes.items())]
         )
-        programs = np.array([kinds.setdefault(("rank", p), len(kinds)) for p in workload.program_of_rank])
+        each = np.array([kinds.setdefault(("rank", p), len(kinds)) for p in range(len(workload.programs))])
+        programs = each[workload.program_of_rank]
         return np.concatenate([programs, groups, resources]).astype(np.int64)
 
     def edges(self) -> tuple[Ints, Ints, Ints]:
@@ -164,15 +177,6 @@ class _Graph:
             of_rank[groups.reshape(-1)] = np.repeat(group_class[begin : begin + len(groups)], groups.shape[1])
             found[axis] = tuple(of_rank[rank_first].tolist())
         return found
-
-
-def _roles(place: Place) -> list[tuple[int, int]]:
-    """(role, local resource) pairs of a device; a route's resources share one role, as often as they occur."""
-    single = (place.sm, place.hbm, place.dram, place.cores)
-    pairs = list(enumerate(single))
-    for role, route in ((10, place.h2d), (11, place.d2h)):
-        pairs += [(role, local) for local in route]
-    return pairs
 
 
 def _local(colours: NDArray[np.int64]) -> tuple[Ints, Ints, Ints]:

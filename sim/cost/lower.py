@@ -369,6 +369,7 @@ def _row(ops: Sequence[Op], cost: _Cost, rank_class: int, stream: int) -> OpRow:
         memory=tuple(_memory(e) for op in ops for e in op.memory),
         group_size=cost.group_size,
         kernels=cost.kernels,
+        reach=cost.reach,
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import simpy
 
-from sim.engine.deadlock import explain_blocked, explain_unsignalled
+from sim.engine.deadlock import explain_blocked, explain_two_streams, explain_unsignalled
 from sim.engine.fluid import max_min
 from sim.errors import DeadlockError
 from sim.plan import Plan, PlanOp, RankPlan
@@ -283,16 +283,19 @@ class _Engine:
                 run.callbacks = self.on_demand
                 heappush(self.queue, (begin, NORMAL, next(self.eid), run))
                 return
+        duration = op.duration
+        if op.reach > 0.0:
+            duration = max(duration, run.launched + op.reach - begin)
         for r, share in op.loads:
             load[r] += share
             self.users[r][run] = share
-        run.left = op.duration
+        run.left = duration
         run.last = begin
         run.speed = 1.0
         run.binder = -1
         run.end_event = run
         run.callbacks = self.on_end
-        heappush(self.queue, (begin + op.duration, NORMAL, next(self.eid), run))
+        heappush(self.queue, (begin + duration, NORMAL, next(self.eid), run))
 
     def _unbook(self, run: _Run) -> None:
         """Give back what was booked through a latency that is not over; the demand comes when it is."""
@@ -430,7 +433,7 @@ class _Engine:
         if not runs:
             return
         self.solves += 1
-        loads = [[(r, share) for r, share in run.op.loads if self.load[r] > FULL] for run in runs]
+        loads = [[(r, share) for r, share in run.op.loads if self.load[r] > FULL and share > 0.0] for run in runs]
         speeds, binders = max_min(loads, [run.op.weight for run in runs])
         for run, speed, binder in zip(runs, speeds, binders, strict=True):
             if speed == run.speed and run.end_event is not None:
@@ -476,9 +479,12 @@ def simulate(plan: Plan, progress: Callable[[int], None] | None = None) -> Timel
     """Run a plan to its end and return what happened.
 
     ``progress`` is called now and then with the number of spans so far. Raises ``DeadlockError``, naming the blocked
-    ops and what each waits for, when the plan cannot end; ``ValueError`` when no host may launch anything.
+    ops and what each waits for, when the plan cannot end; ``ValueError`` when no host may launch anything, or when a
+    rank class comes to one rendezvous from two streams.
     """
     if plan.launch_queue < 1:
         msg = f"launch_queue = {plan.launch_queue}: a host that may be ahead by no op launches none; give 1 or more"
         raise ValueError(msg)
+    if wrong := explain_two_streams(plan):
+        raise ValueError(wrong)
     return _Engine(plan, progress).run()

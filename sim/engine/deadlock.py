@@ -1,4 +1,7 @@
-"""What a step that cannot go on is waiting for, in words. Reads the engine's state, changes nothing."""
+"""What a step that cannot go on is waiting for, and why a plan cannot begin, in words.
+
+Reads the engine's state and plan, changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,23 @@ def explain_unsignalled(plan: Plan, run: _Run, token: int) -> str:
     return f"{_place(plan, run)}: {name} waits for {what!r}, which no op before it signals"
 
 
+def explain_two_streams(plan: Plan) -> str:
+    """The first op by which a rank class comes to a rendezvous from a second stream; empty when there is none.
+
+    Ops of two streams may be there at once, and would pass for each other's peers.
+    """
+    for rank, rank_class in zip(plan.ranks, plan.rank_classes, strict=True):
+        streams: dict[int, int] = {}
+        for block in rank.blocks:
+            for op in block:
+                if op.group >= 0 and streams.setdefault(op.group, op.stream) != op.stream:
+                    there, here = plan.stream_names[streams[op.group]], plan.stream_names[op.stream]
+                    name = f"{rank_class.name}: {plan.ops[op.row].name}"
+                    rule = "give each stream a rendezvous of its own"
+                    return f"{name} comes to a rendezvous from stream {here}, others before from {there}; {rule}"
+    return ""
+
+
 def explain_blocked(engine: _Engine) -> str:
     """One line for each blocked op and what it waits for; empty when every program has ended."""
     plan = engine.plan
@@ -30,7 +50,13 @@ def explain_blocked(engine: _Engine) -> str:
             lines.append(f"{plan.rank_classes[rank.index].name}: the host waits for {_name(plan, rank.holds)}")
         elif rank.stalled:
             lines.append(f"{plan.rank_classes[rank.index].name}: the host waits for room in its launch queue")
+    lines = lines or [_never_ready(plan, run) for rank in engine.ranks for run in rank.tails if run and not run.done]
     return "the step cannot go on; blocked:\n  " + "\n  ".join(lines) if lines else ""
+
+
+def _never_ready(plan: Plan, run: _Run) -> str:
+    """Nobody waits at a rendezvous, and yet an op never ran: it, or one before it, depends on what follows it."""
+    return f"{_place(plan, run)}: {_name(plan, run)} waits for an op that is not before it in its program"
 
 
 def _joins(rank: _Rank, group: int) -> bool:
@@ -48,6 +74,8 @@ def _whereabouts(engine: _Engine, rank: _Rank, group: int) -> str:
             return f"{name} has yet to do {_name(plan, run)}, behind {behind}"
     if rank.holds is not None or rank.stalled:
         return f"the host of {name} is held, behind {behind}"
+    if heads:
+        return f"{name} has no more op for it, and is itself blocked at {behind}"
     return f"{name} has ended its program"
 
 

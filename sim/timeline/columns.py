@@ -53,6 +53,7 @@ class OpRow:
     memory: tuple[MemoryRow, ...]
     group_size: int = 1  # ranks of the process group, for a collective
     kernels: int = 1  # how many launched kernels this stands for
+    reach: float = 0.0  # of several kernels: seconds from the first launch to the earliest end of the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,73 @@
+"""Whole-process seconds and memory at scale, and how cost grows.
+
+    python benchmarks/scale.py [--json] [--runs N]
+
+Targets are the project's own. Growth is a ratio within one run: data-parallel ranks 8 -> 1024, microbatches doubled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).parent.parent
+TARGETS = {  # scenario -> (seconds, MB)
+    "gpt3-175b-1024": (2.5, None),
+    "llama3-405b-16k": (4.0, None),
+    "lecture-4096": (4.0, 500),
+}
+
+
+def process(*args):
+    """(seconds, MB of peak memory) of one whole process that prints JSON."""
+    begin = time.perf_counter()
+    child = subprocess.Popen([sys.executable, "-m", "sim", "run", *args, "--json"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0, args
+    return time.perf_counter() - begin, usage.ru_maxrss / 1024
+
+
+def measure(runs, *args):
+    """Medians over several processes."""
+    rows = [process(*args) for _ in range(runs)]
+    return round(median(s for s, _ in rows), 2), round(median(mb for _, mb in rows))
+
+
+def growth(runs):
+    """Ratios of whole-process seconds."""
+
+    def gpt(dp, accumulation):
+        nodes, batch = 8 * dp, ["batch.size=null", f"batch.accumulation={accumulation}"]
+        sets = [f"layout.dp={dp}", f"cluster.nodes={nodes}", *batch]
+        return measure(runs, "gpt3-175b-1024", *(word for s in sets for word in ("--set", s)))[0]
+
+    return {
+        "dp 8 -> 1024 (target 1.3)": round(gpt(1024, 32) / gpt(8, 32), 2),
+        "microbatches 96 -> 192 (2 is linear)": round(gpt(16, 192) / gpt(16, 96), 2),
+    }
+
+
+def main():
+    """Print the figures beside their targets."""
+    runs = int(sys.argv[sys.argv.index("--runs") + 1]) if "--runs" in sys.argv else 5
+    found = {}
+    for name, (seconds, memory) in TARGETS.items():
+        took, used = measure(runs, name)
+        found[name] = {"seconds": took, "target": seconds, "MB": used, "target_MB": memory}
+        found[name]["met"] = took <= seconds and (memory is None or used <= memory)
+    found["growth"] = growth(runs)
+    if "--json" in sys.argv:
+        print(json.dumps(found))
+    else:
+        for name, row in found.items():
+            print(f"{name:18} {row}")
+
+
+if __name__ == "__main__":
+    main()
