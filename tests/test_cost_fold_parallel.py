@@ -33,8 +33,8 @@ def draw(number):
     accumulation = pick.choice([1, 2, 3])
     if pp > 1:
         accumulation = pick.choice([pp, 2 * pp])
-        layout["schedule"] = pick.choice(["gpipe", "1f1b", "interleaved", "zb-h1"])
-        layout["virtual_stages"] = 2 if layout["schedule"] == "interleaved" else 1
+        layout["schedule"] = pick.choice(["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"])
+        layout["virtual_stages"] = 2 if layout["schedule"] in ("interleaved", "zb-v") else 1
         layout["p2p_overlap"] = pick.random() < 0.7
         layout["scatter_gather"] = tp > 1 and not layout["sequence_parallel"] and pick.random() < 0.5
     scenario = data_parallel(dp, pick.choice([0, 1, 2, 3]), base=SMALL, accumulation=accumulation, grad_bucket=2e5)

@@ -159,6 +159,7 @@ def test_interleaving_divides_the_bubble():
 def test_zero_bubble_is_smaller():
     """Qi et al. 2023: (p - 1)(t_F + t_I - t_W) against (p - 1)(t_F + t_I + t_W)."""
     assert bubble("zb-h1", 4, 8) < 0.6 * bubble("1f1b", 4, 8)
+    assert bubble("zb-v", 4, 8, virtual_stages=2) < bubble("zb-h1", 4, 8)
 
 
 def test_pipeline_bytes():

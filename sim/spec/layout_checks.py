@@ -86,7 +86,12 @@ def _interleaving(d: Draft) -> Iterator[Finding]:
     interleaved = layout.schedule == "interleaved"
     if interleaved and (layout.virtual_stages or 1) < 2:
         yield "layout.virtual_stages", "schedule: interleaved needs at least 2 stages a rank; set virtual_stages: 2"
-    if not interleaved and (layout.virtual_stages or 1) > 1:
+    if layout.schedule == "zb-v" and layout.virtual_stages != 2:
+        yield (
+            "layout.virtual_stages",
+            "schedule: zb-v holds 2 stages a rank, one on the way down and one up; set it to 2",
+        )
+    if not interleaved and layout.schedule != "zb-v" and (layout.virtual_stages or 1) > 1:
         yield "layout.virtual_stages", "needs schedule: interleaved; set it, or virtual_stages: 1"
     accumulation = batch_sizes(d.batch, layout.dp)["accumulation"]
     if interleaved and accumulation % layout.pp:
