@@ -9,8 +9,10 @@ import pytest
 from scenarios import A100, V100, data_parallel, on, spans_of
 from sim.analysis.transfers import sent_bytes
 from sim.api import simulate
+from sim.workload.block import BlockBuilder
 from sim.workload.build import build
 from sim.workload.model import embedding_params, head_params, layer_params, params
+from sim.workload.ops import Collective, Kernel
 from sim.workload.peak import peak
 
 P = params(A100.model)
@@ -393,3 +395,27 @@ def test_with_replicas_the_shards_of_one_replica_are_gathered(zero):
     norm = 2 * 4 * 3 / 4
     assert found["param_gather"] == pytest.approx(2 * P * 3 / 4, rel=1e-9)
     assert found["dp"] == pytest.approx(2 * P * 3 / 4 + 2 * (2 * P / 4) * 1 / 2 + norm, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("order", "deps"),
+    [
+        ("k c k k", [(), (0,), (1,), ()]),  # exposed: between its neighbours
+        ("k n k k", [(), (0,), (), (1,)]),  # beside the next kernel; the one after waits for both
+        ("k k p k", [(), (), (0,), (2,)]),  # beside the previous kernel: starts when that one may
+        ("c k", [(9,), (9, 0)]),
+        ("k n k", [(), (0,), (), (1,)]),  # a marker at the end stands for both
+        ("k c c k", [(), (0,), (1,), (1, 2)]),
+    ],
+)
+def test_collectives_between_kernels(order, deps):
+    """c: neither neighbour runs meanwhile; n, p: beside the next or the previous one. The first waits for op 9."""
+    kernel = Kernel(name="k", kind="elementwise", flops=0.0, bytes_read=1.0, bytes_written=1.0)
+    beside = {"c": {}, "n": {"overlap": "next"}, "p": {"overlap": "previous"}}
+    block = BlockBuilder("b")
+    names = order.split()
+    side = {name: Collective(kind="all_gather", axis="tp", size=1.0, **more) for name, more in beside.items()}
+    block.items([side.get(name, kernel) for name in names], "F", deps=(9,))
+    assert [op.deps for op in block.ops] == [(9,), *deps[1:]]
+    streams = [op.stream for op in block.ops][: len(names)]
+    assert streams == ["compute" if name == "k" else "tp" for name in names]
