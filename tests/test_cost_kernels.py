@@ -190,3 +190,20 @@ def test_flash_attention_two_on_a100(head_dim, causal, s, tflops):
     backward = replace(forward, flops=2.5 * flops, role="input_grad")
     seconds = sum(kernel_cost(k, A100, "flash2", 1.0).duration for k in (forward, backward))
     assert 3.5 * flops / seconds == pytest.approx(tflops * 1e12, rel=0.03)
+
+
+@pytest.mark.parametrize("role", ["forward", "input_grad"])
+def test_sustained_speed_slows_fused_attention(role):
+    one = Kernel(
+        name="a", kind="attention", flops=1e12, bytes_read=0.0, bytes_written=0.0, m=4096, n=4096, k=128, causal=True,
+        role=role,
+    )  # fmt: skip
+    fast, slow = (kernel_cost(one, A100, "flash2", s).duration - A100.kernel_floor for s in (1.0, 0.5))
+    assert slow == pytest.approx(2 * fast)
+
+
+def test_breaking_the_alignment_never_helps():
+    """A device whose unaligned rate is above what it sustains aligned: the lower of the two holds."""
+    odd = replace(IDEAL, unaligned_flops_per_s=1e15)
+    one = gemm(1028, 1024, 1024)
+    assert kernel_cost(one, odd, "math", 0.5).duration == pytest.approx(one.flops / 0.5e14)

@@ -374,3 +374,22 @@ def test_nothing_is_merged_across_what_somebody_waits_for():
             assert set(op.deps) <= last
             assert index in first or not (op.deps or op.waits)
             assert index in last or not (op.signals or op.sync)
+
+
+def test_a_run_is_bound_by_what_binds_most_of_its_time():
+    """Kernel by kernel: a run's seconds in arithmetic against its seconds in memory."""
+    scenario = data_parallel(1)
+    workload, cluster = build(scenario), build_cluster(scenario.cluster)
+    one, merged = (lower(workload, cluster, scenario, merged=m) for m in (False, True))
+    kinds = set()
+    for block, apart, together in zip(
+        workload.programs[0].blocks, one.ranks[0].blocks, merged.ranks[0].blocks, strict=True
+    ):
+        for members, op in zip(runs(block.ops), together, strict=True):
+            rows = [one.ops[apart[i].row] for i in members]
+            seconds = {-1: 0.0} | dict.fromkeys((row.bound_by for row in rows), 0.0)
+            for row in rows:
+                seconds[row.bound_by] += row.duration
+            assert merged.ops[op.row].bound_by == max(seconds, key=lambda r: seconds[r]), block.name
+            kinds.add(merged.resources[merged.ops[op.row].bound_by].kind if op.duration else "none")
+    assert {"sm", "hbm"} <= kinds

@@ -9,8 +9,10 @@ import pytest
 from scenarios import A100, V100, data_parallel, on, spans_of
 from sim.analysis.transfers import sent_bytes
 from sim.api import simulate
+from sim.workload.block import BlockBuilder
 from sim.workload.build import build
 from sim.workload.model import embedding_params, head_params, layer_params, params
+from sim.workload.ops import Collective, Kernel
 from sim.workload.peak import peak
 
 P = params(A100.model)
@@ -363,3 +365,57 @@ def test_parameters_are_gathered_once_every_tile_is_back(monkeypatch):
     back, gathers = spans_of(timeline, kind="h2d"), spans_of(timeline, category="param_gather", kind="all_gather")
     assert len(back) == -(-params(V100.model) // 2 // 200_000) > 2
     assert spans.start[gathers].min() >= spans.end[back].max()
+
+
+def test_the_cpu_touches_nothing_before_the_last_gradient_has_come_down():
+    """A link of 100 MB/s: copies far outlast backward, and even unscaling waits for the last of them."""
+    link = replace(V100.cluster.host_link, d2h=1e8)
+    timeline = simulate(on(data_parallel(1, 2, base=V100, offload=True, grad_bucket=2e5), host_link=link)).timeline
+    spans = timeline.spans
+    copies, backward = spans_of(timeline, kind="d2h"), spans_of(timeline, phase="B", stream=0)
+    assert spans.end[copies].max() > 2 * spans.end[backward].max()
+    cpu = [i for kind in ("stream", "adam") for i in spans_of(timeline, kind=kind)]
+    assert spans.start[cpu].min() >= spans.end[copies].max()
+
+
+@pytest.mark.parametrize("n", [3, 7])
+def test_shards_are_padded_up(n):
+    """P is no multiple of n: every rank holds ceil(P / n) parameters' states, as flat buffers are padded."""
+    assert P % n
+    share = -(-P // n)
+    held = resident(data_parallel(n, 3))
+    owners = {"parameters": 2, "gradients.shard": 2, "optimizer states": 12}
+    assert {owner: held[owner] for owner in owners} == {owner: size * share for owner, size in owners.items()}
+
+
+@pytest.mark.parametrize("zero", [1, 2])
+def test_with_replicas_the_shards_of_one_replica_are_gathered(zero):
+    """8 ranks in 2 replicas of 4: reduce-scatter over 4, all-reduce of the quarter over 2, all-gather over 4."""
+    found = sent(data_parallel(8, zero, dp_replicate=2))
+    norm = 2 * 4 * 3 / 4
+    assert found["param_gather"] == pytest.approx(2 * P * 3 / 4, rel=1e-9)
+    assert found["dp"] == pytest.approx(2 * P * 3 / 4 + 2 * (2 * P / 4) * 1 / 2 + norm, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("order", "deps"),
+    [
+        ("k c k k", [(), (0,), (1,), ()]),  # exposed: between its neighbours
+        ("k n k k", [(), (0,), (), (1,)]),  # beside the next kernel; the one after waits for both
+        ("k k p k", [(), (), (0,), (2,)]),  # beside the previous kernel: starts when that one may
+        ("c k", [(9,), (9, 0)]),
+        ("k n k", [(), (0,), (), (1,)]),  # a marker at the end stands for both
+        ("k c c k", [(), (0,), (1,), (1, 2)]),
+    ],
+)
+def test_collectives_between_kernels(order, deps):
+    """c: neither neighbour runs meanwhile; n, p: beside the next or the previous one. The first waits for op 9."""
+    kernel = Kernel(name="k", kind="elementwise", flops=0.0, bytes_read=1.0, bytes_written=1.0)
+    beside = {"c": {}, "n": {"overlap": "next"}, "p": {"overlap": "previous"}}
+    block = BlockBuilder("b")
+    names = order.split()
+    side = {name: Collective(kind="all_gather", axis="tp", size=1.0, **more) for name, more in beside.items()}
+    block.items([side.get(name, kernel) for name in names], "F", deps=(9,))
+    assert [op.deps for op in block.ops] == [(9,), *deps[1:]]
+    streams = [op.stream for op in block.ops][: len(names)]
+    assert streams == ["compute" if name == "k" else "tp" for name in names]

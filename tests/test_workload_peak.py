@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from scenarios import A100, V100, data_parallel
+from scenarios import A100, V100, data_parallel, spans_of
 from sim.api import simulate
 from sim.workload.build import build
 from sim.workload.model import layer_params, params
 from sim.workload.ops import Action, Block, MemoryEffect, Op, RankProgram
 from sim.workload.peak import peak
+from sim.workload.units import stages
 
 
 def op(*effects):
@@ -109,3 +111,35 @@ def test_offload_keeps_only_parameters_on_the_gpu():
     host = peak(one, "host")
     assert host.size == pytest.approx(16 * total)
     assert host.size - host.by_owner["parameters.staging"] == pytest.approx(14 * total)
+
+
+@pytest.mark.parametrize("base", [A100, V100])
+def test_recompute_brings_back_what_was_not_kept_and_no_more(base):
+    """A pre-norm layer's input is what its first norm keeps; with the rest restored its stash is whole again."""
+    full, none = (stages(replace(data_parallel(1, base=base), recompute=r))[0] for r in ("full", "none"))
+    for again, plain in zip(full, none, strict=True):
+        assert plain.restored == {}
+        assert sum(again.kept.values()) + sum(again.restored.values()) == pytest.approx(sum(plain.kept.values()))
+        assert bool(again.restored) == (plain.layer >= 0)
+
+
+def test_restored_activations_are_there_from_the_first_recomputed_kernel_on():
+    """And gone when the layer's backward has ended; the head's workspace is there from the head's first kernel on."""
+    scenario = replace(data_parallel(1), recompute="full")
+    units = stages(scenario)[0]
+    step = simulate(scenario)
+    spans, (use,) = step.timeline.spans, step.result.memory
+
+    def held(owners, when):
+        return sum(use.by_owner[owner][np.searchsorted(use.times, when, side="right") - 1] for owner in owners)
+
+    last, owners = units[-2], list(units[-2].restored)
+    again = spans_of(step.timeline, phase="R", layer=last.layer)
+    before = held(owners, np.nextafter(spans.start[again].min(), 0.0))
+    assert held(owners, spans.start[again].min()) - before == pytest.approx(sum(last.restored.values()))
+    back = spans_of(step.timeline, phase="B", layer=last.layer, stream=0)
+    assert held(owners, spans.end[back].max()) == pytest.approx(before, abs=1.0)
+    layers = spans_of(step.timeline, phase="F", layer=last.layer)
+    head = [i for i in spans_of(step.timeline, phase="F", layer=-1) if spans.start[i] >= spans.end[layers].max()]
+    assert held(["activations.workspace"], spans.start[head].min()) == pytest.approx(units[-1].forward_workspace)
+    assert units[-1].forward_workspace > 0
