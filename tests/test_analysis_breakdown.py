@@ -214,3 +214,17 @@ def test_launches_inside_a_run_of_kernels_are_host_time_even_beside_a_rival(riva
     timeline = simulate(maker.plan())
     assert timeline.makespan == pytest.approx(7.0 + lost)
     assert breakdown(timeline) == pytest.approx({"forward": 2.0 + lost, "host_launch": 3.0 + 2.0})
+
+
+def test_phases_never_run_backwards():
+    """Forward's copy outlives backward and the optimizer: all 5 s are forward's, and none of the others is negative."""
+    maker, blocks = made(), []
+    for name, phase in (("f", "F"), ("b", "B"), ("o", "O")):
+        maker.blocks.clear()
+        maker.add(name, 1.0, phase=phase)
+        if phase == "F":
+            maker.add("copy", 5.0, "d2h", stream="copy", phase=phase)
+        blocks.append(tuple(maker.blocks[0]))
+    plan = maker.plan()
+    rank = replace(plan.ranks[0], blocks=tuple(blocks), actions=((0, 0), (1, 0), (2, 0)))
+    assert phases(simulate(replace(plan, ranks=(rank,)))) == {"forward": 5.0, "backward": 0.0, "optimizer": 0.0}

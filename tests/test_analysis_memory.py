@@ -84,3 +84,11 @@ def test_against_a_ledger(seed):
         total = sum(values[np.searchsorted(use.times, when)] for values in use.by_owner.values())
         assert total == pytest.approx(held)
     assert use.peak == pytest.approx(best)
+
+
+def test_of_two_equal_peaks_the_first_counts_and_only_who_held_it_then():
+    maker = made()
+    for name, owner in (("a", "x"), ("b", "y")):
+        maker.add(name, 1.0, memory=[holds(owner, 10.0), holds(owner, -10.0, at_end=True)])
+    (use,) = memory_use(simulate(maker.plan()), gpu_capacity=10.0, host_capacity=1.0)
+    assert (use.peak, use.peak_time, use.at_peak) == (10.0, 0.0, {"x": 10.0})

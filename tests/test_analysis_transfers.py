@@ -122,3 +122,13 @@ def test_a_transfer_names_the_slowest_link_of_its_route(uplink, name):
     total = params(V100.model)
     assert found["d2h"].bytes == pytest.approx(2 * total)
     assert found["d2h"].alone < min(uplink, 12.8e9), "latency included"
+
+
+def test_a_message_is_sent_once():
+    """Its receiver waits for it and sends nothing; in a ring step every rank sends its part."""
+    maker = made()
+    maker.add("send 0>1", 1.0, kind="send_recv", size=64.0)
+    op = replace(maker.rows[0], group_size=2)
+    assert sent_bytes(op) == 64.0
+    assert sent_bytes(replace(op, name="receive 0>1")) == 0.0
+    assert sent_bytes(replace(op, kind="ring_step", name="ring-step cp")) == 64.0

@@ -18,7 +18,7 @@ from sim.cost.lower import DMA_WEIGHT, lower
 from sim.cost.merge import joined, runs
 from sim.engine.core import simulate as run_plan
 from sim.plan import Plan
-from sim.spec.types import NicSpec
+from sim.spec.types import NicSpec, VariationSpec
 from sim.workload.build import build
 from sim.workload.ops import Kernel
 
@@ -393,3 +393,16 @@ def test_a_run_is_bound_by_what_binds_most_of_its_time():
             assert merged.ops[op.row].bound_by == max(seconds, key=lambda r: seconds[r]), block.name
             kinds.add(merged.resources[merged.ops[op.row].bound_by].kind if op.duration else "none")
     assert {"sm", "hbm"} <= kinds
+
+
+@pytest.mark.parametrize(("part", "slowed"), [("gpu", "sm"), ("hbm", "hbm")])
+def test_a_slow_part_slows_the_kernels_that_it_binds(part, slowed):
+    """One GPU at half its clock, or its HBM at half its rate: kernels bound by it take twice as long, others do not."""
+    scenario = data_parallel(1)
+    slow = on(scenario, variations=(VariationSpec(node=0, part=part, index=0, speed=0.5),))
+    one, other = (plan_of(s) for s in (scenario, slow))
+    kernels = [(a, b) for a, b in zip(one.ops, other.ops, strict=True) if a.duration > 0]
+    assert {one.resources[a.bound_by].kind for a, _ in kernels} == {"sm", "hbm"}
+    for a, b in kernels:
+        factor = 2.0 if one.resources[a.bound_by].kind == slowed else 1.0
+        assert b.duration == pytest.approx(factor * a.duration)
