@@ -20,7 +20,7 @@ from sim.engine.core import simulate as run_plan
 from sim.plan import Plan
 from sim.spec.types import NicSpec, VariationSpec
 from sim.workload.build import build
-from sim.workload.ops import Kernel
+from sim.workload.ops import Kernel, Op
 
 
 @pytest.mark.parametrize("zero", [0, 1, 3])
@@ -406,3 +406,22 @@ def test_a_slow_part_slows_the_kernels_that_it_binds(part, slowed):
     for a, b in kernels:
         factor = 2.0 if one.resources[a.bound_by].kind == slowed else 1.0
         assert b.duration == pytest.approx(factor * a.duration)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, [[0, 1, 2, 3]]),
+        ({1: {"signals": ("t",)}}, [[0, 1], [2, 3]]),
+        ({1: {"sync": True}}, [[0, 1], [2, 3]]),
+        ({2: {"waits": ("t",)}}, [[0, 1], [2, 3]]),
+        ({2: {"deps": (0,)}}, [[0], [1], [2, 3]]),  # nobody may wait for an inner one: 0 ends its run
+        ({3: {"deps": (1,)}}, [[0, 1], [2], [3]]),
+        ({2: {"phase": "R", "category": "recompute"}}, [[0, 1], [2], [3]]),
+        ({2: {"stream": "dp"}}, [[0, 1], [2], [3]]),
+    ],
+)
+def test_what_ends_a_run(change, expected):
+    kernel = Kernel(name="k", kind="gemm", flops=1.0, bytes_read=1.0, bytes_written=1.0)
+    plain = Op(name="k", work=kernel, stream="compute", phase="F", category="forward")
+    assert runs([replace(plain, **change.get(i, {})) for i in range(4)]) == expected
