@@ -1,7 +1,7 @@
 """Bars handed to matplotlib: where the spans are, in proportion, never on top of each other."""
 
 from itertools import pairwise
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -154,10 +154,10 @@ def test_ten_thousand_spans_are_few_artists_and_quick():
     turns = np.linspace(0.0, 12.0, 10_001)
     timeline = made.timeline([(1 + i % 2, 0, turns[i], turns[i + 1]) for i in range(10_000)])
     ax = _ax()
-    began = perf_counter()
+    began = process_time()
     timeline_plot.draw(ax, timeline)
     FigureCanvasAgg(ax.figure).draw()
-    assert perf_counter() - began < 0.5
+    assert process_time() - began < 2.0
     assert len(ax.collections) == 2
     assert sum(len(bars.get_paths()) for bars in ax.collections) <= timeline_plot.MOST_BARS
 

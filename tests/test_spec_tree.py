@@ -3,9 +3,10 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from sim.errors import ScenarioError
 from sim.spec.tree import MAX_NODES, read_text, scalar
@@ -62,5 +63,10 @@ def test_reads_what_an_independent_writer_wrote(value):
     import io
 
     stream = io.StringIO()
-    YAML(typ="safe", pure=True).dump(value, stream)
+    writer = YAML(typ="safe", pure=True)
+    writer.dump(value, stream)
+    try:  # ruamel writes a few texts, such as [": a"], so that it cannot read them back itself
+        assume(YAML(typ="safe", pure=True).load(stream.getvalue()) == value)
+    except YAMLError:
+        assume(False)
     assert read_text(stream.getvalue(), "f").plain() == value
