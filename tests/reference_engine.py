@@ -122,11 +122,12 @@ class Reference:
         items = self.programs[rank]
         issued = [i for i in items if i.launched is not None]
         unfinished = [i for i in issued if i.end is None]
-        full = len(unfinished) >= self.plan.launch_queue
+        full = sum(i.op.kernels for i in unfinished) >= self.plan.launch_queue
         if len(issued) == len(items) or full or any(i.op.sync for i in unfinished):
             return False
         item = items[len(issued)]
-        item.launched = self.clock[rank] = max(self.clock[rank], self.now) + item.op.launch
+        item.launched = max(self.clock[rank], self.now) + item.op.launch
+        self.clock[rank] = item.launched + item.op.launch_rest
         return True
 
     def _make_ready(self):
@@ -150,8 +151,9 @@ class Reference:
         for members in sets:
             for i in members:
                 i.start = self.now
-            op = members[0].op
-            self.activities.append(Activity(members, self.now + op.latency, op.duration))
+            op, begins = members[0].op, self.now + members[0].op.latency
+            pull = members[0].launched + op.reach - begins if op.reach else 0.0  # of the launches after the first
+            self.activities.append(Activity(members, begins, max(op.duration, pull)))
         return bool(sets)
 
     def _end(self):
