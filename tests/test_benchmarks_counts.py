@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -19,3 +21,20 @@ def test_counts_equal_the_goldens():
     assert counts["alternating"]["events"] == counts["alternating"]["ops"], (
         "a latency costs no event where there is room"
     )
+
+
+def test_a_changed_count_fails(monkeypatch, tmp_path, capsys):
+    """One solve more in the golden than there are: exit 1, and the numbers still printed."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import engine_speed
+
+    golden = json.loads(engine_speed.GOLDEN.read_text())
+    golden["contended"]["solves"] += 1
+    wrong = tmp_path / "golden_counts.json"
+    wrong.write_text(json.dumps(golden))
+    monkeypatch.setattr(engine_speed, "GOLDEN", wrong)
+    monkeypatch.setattr(sys, "argv", ["engine_speed.py", "--small", "--json"])
+    with pytest.raises(SystemExit) as left:
+        engine_speed.main()
+    assert left.value.code == 1
+    assert json.loads(capsys.readouterr().out)["counts_as_golden"] is False
