@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DType = Literal["fp32", "tf32", "fp16", "bf16"]
+Fp8Recipe = Literal["none", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"]
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -48,6 +49,19 @@ class ModelSpec:
     pooler: bool = False  # BERT: one H x H layer on the first token
     mlm_head: bool = False  # BERT: H x H transform, norm, vocabulary bias before the (tied) decoder
     dropout: float = 0.0
+    experts: int = 0  # routed experts of a mixture-of-experts layer; 0: every layer is dense
+    top_k: int = 0  # routed experts that each token visits
+    moe_ffn: int = 0  # inner width of one expert
+    shared_experts: int = 0  # experts that every token visits, each moe_ffn wide
+    first_dense_layers: int = 0  # layers before the first mixture-of-experts layer
+    router_bias: bool = False  # one number an expert that balances their load (DeepSeek-V3)
+    attention: Literal["mha", "mla"] = "mha"  # multi-head (grouped or not), or DeepSeek's latent attention
+    q_lora_rank: int = 0  # MLA: 0 means queries are projected directly
+    kv_lora_rank: int = 0
+    nope_head_dim: int = 0
+    rope_head_dim: int = 0
+    v_head_dim: int = 0
+    qk_norm: bool = False  # a norm over each head of queries and keys
     source: str = ""
 
 
@@ -245,6 +259,8 @@ class LayoutSpec:
     stage_layers: tuple[int, ...] = ()  # layers of each virtual stage in model order; empty: even
     p2p_overlap: bool = True
     scatter_gather: bool = False  # p2p sends 1/tp of the activation from each TP rank, gathered on arrival
+    capacity_factor: float = 0.0  # rows of an expert over the mean, padded or dropped to it; 0: dropless
+    expert_imbalance: float = 1.0  # rows of the busiest expert-parallel rank over the mean
 
     @property
     def world(self) -> int:
@@ -270,6 +286,7 @@ class PrecisionSpec:
     grads: DType
     grad_comm: DType
     master: bool
+    fp8: Fp8Recipe = "none"  # what the layers' linear products run in; attention, router, head stay in ``compute``
 
     @property
     def param_bytes(self) -> int:
