@@ -41,6 +41,10 @@ def ranks_per_socket(world: int, gpus_per_host: int, sockets: int) -> int:
 class Mesh:
     """``sizes`` of tp, cp, dp, pp; ``order`` innermost first; ``replicate`` parts of dp x cp hold copies (HSDP).
 
+    ``experts`` is the size of ep, which numbers no rank: the ranks of one pipeline stage (dp x cp x tp) in the mesh's
+    order, cut into runs of ``experts`` ranks that hold all experts between them (Megatron-LM's expert groups with
+    expert tensor parallelism 1; DeepSpeed's, torchtitan's).
+
     >>> mesh = Mesh(sizes={"tp": 2, "cp": 1, "dp": 2, "pp": 2}, order=("tp", "cp", "dp", "pp"))
     >>> mesh.groups("tp").tolist()
     [[0, 1], [2, 3], [4, 5], [6, 7]]
@@ -51,6 +55,7 @@ class Mesh:
     sizes: Mapping[str, int]
     order: tuple[str, ...] = AXES
     replicate: int = 1
+    experts: int = 1
 
     @property
     def world(self) -> int:
@@ -66,19 +71,28 @@ class Mesh:
     def groups(self, axis: str) -> Ranks:
         """Process groups of an axis, one a row (groups, members), each in the order of the axis, by first member.
 
-        Beside tp, cp, dp, pp: ``dp_cp`` (whoever holds the same parameters), and HSDP's two parts of it, ``shard`` and
-        ``replicate``.
+        Beside tp, cp, dp, pp: ``dp_cp`` (whoever holds the same parameters), HSDP's two parts of it, ``shard`` and
+        ``replicate``; ``ep`` (whoever shares out the experts) and ``edp`` (whoever holds the same experts).
         """
         grid = self.grid()
         if axis in AXES:
             rows = np.moveaxis(grid, AXES.index(axis), -1).reshape(-1, self.sizes[axis])
         elif axis == "dp_cp":  # cp within dp, as Megatron orders them
             rows = grid.transpose(0, 3, 2, 1).reshape(-1, self.sizes["dp"] * self.sizes["cp"])
+        elif axis in ("ep", "edp"):
+            rows = self._expert_groups(axis)
         else:
             whole = grid.transpose(0, 3, 2, 1).reshape(-1, self.replicate, self._shard)
             shards = whole.reshape(-1, self._shard)
             rows = shards if axis == "shard" else whole.transpose(0, 2, 1).reshape(-1, self.replicate)
         return rows[np.argsort(rows[:, 0], kind="stable")]
+
+    def _expert_groups(self, axis: str) -> Ranks:
+        """Ranks of a stage, pp outermost, the others in the mesh's order: runs of ep, or every ep-th rank."""
+        order = [AXES.index(axis) for axis in reversed(self.order) if axis != "pp"]
+        runs = self.grid().transpose([AXES.index("pp"), *order]).reshape(self.sizes["pp"], -1, self.experts)
+        rows = runs if axis == "ep" else runs.transpose(0, 2, 1)
+        return rows.reshape(-1, rows.shape[-1])
 
     @property
     def _shard(self) -> int:

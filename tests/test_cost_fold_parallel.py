@@ -48,9 +48,28 @@ def draw(number):
         scenario = on(
             scenario, nics=NicSpec(count=pick.choice([1, 2]), bandwidth=25e9, efficiency=0.9, step_latency=1e-5)
         )
+    if number % 3 == 0:
+        scenario = _with_experts(pick, scenario)
     if number % 2:
         scenario = on(scenario, variations=tuple(_variation(pick, scenario) for _ in range(pick.choice([1, 2]))))
     return scenario
+
+
+def _with_experts(pick, scenario):
+    """Experts over some of a stage's ranks, within nodes or across; a dense layer first, sometimes."""
+    layout = scenario.layout
+    ranks = layout.dp * layout.cp * layout.tp
+    ep = pick.choice([e for e in (1, 2, 4, 8) if ranks % e == 0])
+    model = replace(
+        scenario.model, experts=8, top_k=2, moe_ffn=64, mlp_bias=False, first_dense_layers=pick.choice([0, 1]),
+        shared_experts=pick.choice([0, 1]),
+    )  # fmt: skip
+    dispatch = pick.choice(["all_to_all", "once_per_node"])
+    changed = replace(
+        layout, ep=ep, sequence_parallel=layout.tp > 1, scatter_gather=False, expert_dispatch=dispatch,
+        expert_imbalance=pick.choice([1.0, 1.3]) if ep > 1 else 1.0,
+    )  # fmt: skip
+    return replace(scenario, model=model, layout=changed)
 
 
 def _variation(pick, scenario):

@@ -89,6 +89,28 @@ def test_replicas_and_shards_are_rows_and_columns(counts, order, data):
     assert mesh.groups("replicate").tolist() == sorted(copies)
 
 
+@given(sizes, orders, st.data())
+def test_experts_are_runs_of_a_stages_ranks_in_the_meshs_order(counts, order, data):
+    stage = counts["dp"] * counts["cp"] * counts["tp"]
+    ep = data.draw(st.sampled_from([d for d in range(1, stage + 1) if stage % d == 0]))
+    mesh = Mesh(sizes=counts, order=order, experts=ep)
+    outer_first = [axis for axis in reversed(order) if axis != "pp"]
+    runs, copies = [], []
+    for row in together(mesh, same=["pp"], by=outer_first):
+        mine = [row[i : i + ep] for i in range(0, stage, ep)]
+        runs += mine
+        copies += [list(column) for column in zip(*mine, strict=True)]
+    assert mesh.groups("ep").tolist() == sorted(runs)
+    assert mesh.groups("edp").tolist() == sorted(copies)
+
+
+def test_megatron_numbers_experts_within_a_stage():
+    """Megatron-LM, 16 GPUs, tp 2, pp 2, ep 4 (expert tensor parallel 1): stages of 8 ranks, two groups in each."""
+    mesh = Mesh(sizes={"tp": 2, "cp": 1, "dp": 4, "pp": 2}, experts=4)
+    assert mesh.groups("ep").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
+    assert mesh.groups("edp").tolist() == [[0, 4], [1, 5], [2, 6], [3, 7], [8, 12], [9, 13], [10, 14], [11, 15]]
+
+
 def test_megatron_numbers_tensor_parallel_ranks_first():
     """Megatron-LM, ``initialize_model_parallel``: its docstring's 16 GPUs, tensor 2, pipeline 4 (hence data 2)."""
     mesh = Mesh(sizes={"tp": 2, "cp": 1, "dp": 2, "pp": 4})

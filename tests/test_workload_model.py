@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from workload_cases import TINY_BERT, bert, gpt, llama
+from workload_cases import TINY_BERT, TINY_DEEPSEEK, bert, deepseek, gpt, llama, moe
 
 from sim.workload import model as counts
 
@@ -119,3 +119,66 @@ def test_pooler_counts_one_token_a_sequence():
     bare = bert(2, 256, 4, vocab=1000, mlm_head=True, pooler=False)
     extra = counts.model_flops_per_token(TINY_BERT, 128) - counts.model_flops_per_token(bare, 128)
     assert extra == pytest.approx(6 * 256**2 / 128)
+
+
+V3 = deepseek(
+    layers=61, hidden=7168, heads=128, experts=256, top_k=8, moe_ffn=2048, vocab=129280, ffn=18432,
+    first_dense_layers=3, q_lora_rank=1536, kv_lora_rank=512, nope_head_dim=128, rope_head_dim=64, v_head_dim=128,
+    router_bias=True,
+)  # fmt: skip
+V2 = deepseek(
+    layers=60, hidden=5120, heads=128, experts=160, top_k=6, moe_ffn=1536, vocab=102400, ffn=12288, shared_experts=2,
+    q_lora_rank=1536, kv_lora_rank=512, nope_head_dim=128, rope_head_dim=64, v_head_dim=128,
+)  # fmt: skip
+MIXTRAL = moe(32, 4096, 32, 8, 8, 2, 14336, 32000)
+QWEN3 = moe(48, 2048, 32, 4, 128, 8, 768, 151936, head_dim=128, qk_norm=True)
+# (model, all parameters, those active for one token, as their papers and model cards print the two)
+SPARSE = {
+    "mixtral-8x7b": (MIXTRAL, 46_702_792_704, 12.88e9, (46.7e9, 12.9e9)),
+    "qwen3-30b-a3b": (QWEN3, 30_532_122_624, 3.353e9, (30.5e9, 3.3e9)),
+    "deepseek-v3": (V3, 671_026_419_200, 37.55e9, (671e9, 37e9)),
+    "deepseek-v2": (V2, 235_741_434_880, 21.38e9, (236e9, 21e9)),
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparse_models_have_their_published_parameters(name):
+    """DeepSeek-V3 without its multi-token prediction layer, with the 256 balancing biases of each router."""
+    model, total, active, printed = SPARSE[name]
+    assert counts.params(model) == total
+    assert counts.active_params(model) == pytest.approx(active, rel=2e-4)
+    assert total == pytest.approx(printed[0], rel=2e-3)
+    assert counts.active_params(model) == pytest.approx(printed[1], rel=2e-2)
+    assert sum(count for _, _, count in counts.tensors(model)) == total
+
+
+def test_parts_of_deepseek_v3():
+    """By hand from the report's section 4.2: latents of 1536 and 512, 128 heads of 128 + 64 and 128, 3 dense layers."""
+    h, heads = 7168, 128
+    queries = h * 1536 + 1536 + 1536 * heads * 192
+    keys_values = h * (512 + 64) + 512 + 512 * heads * (128 + 128)
+    attention = queries + keys_values + heads * 128 * h
+    assert attention == 187_107_328
+    assert counts.layer_params(V3, 2) == attention + 2 * h + 3 * h * 18432
+    experts = h * 256 + 256 + (256 + 1) * 3 * h * 2048
+    assert counts.layer_params(V3, 3) == attention + 2 * h + experts
+    assert counts.params(V3) == 3 * counts.layer_params(V3, 2) + 58 * counts.layer_params(V3, 3) + 2 * 129280 * h + h
+
+
+def test_a_dense_model_is_all_active():
+    assert counts.active_params(PUBLISHED["gpt2"][0]) == 124_439_808
+
+
+def test_flops_count_the_experts_that_are_visited():
+    """6 FLOPs a parameter in a product and token, and scores over heads of two sizes; the lookup, norms and the
+    balancing bias work in none."""
+    s = 4096
+    norms = 61 * (2 * 7168 + 1536 + 512) + 7168
+    in_products = counts.active_params(V3) - counts.embedding_params(V3) - norms - 58 * 256
+    expected = 6 * in_products + 6 * 61 * 128 * (192 + 128) * s
+    assert counts.model_flops_per_token(V3, s) == pytest.approx(expected, rel=1e-12)
+
+
+def test_sparse_layers_begin_after_the_dense_ones():
+    assert [counts.is_moe(TINY_DEEPSEEK, layer) for layer in range(3)] == [False, True, True]
+    assert not counts.is_moe(PUBLISHED["gpt2"][0], 0)

@@ -66,3 +66,27 @@ def shape(model: ModelSpec, stack: StackSpec, *, micro: int = 2, sequence: int =
 TINY_GPT = gpt(2, 256, 4, vocab=1000)
 TINY_LLAMA = llama(2, 256, 8, 2, 704, 1000)
 TINY_BERT = bert(2, 256, 4, vocab=1000, mlm_head=True)
+
+
+def moe(  # noqa: PLR0917
+    layers: int, hidden: int, heads: int, kv_heads: int, experts: int, top_k: int, moe_ffn: int, vocab: int, **more
+) -> ModelSpec:
+    """Mixtral's plan: Llama's, with a router and experts in place of the MLP."""
+    plan = {"name": "moe", "experts": experts, "top_k": top_k, "moe_ffn": moe_ffn} | more
+    return llama(layers, hidden, heads, kv_heads, plan.pop("ffn", moe_ffn), vocab, **plan)
+
+
+def deepseek(**more) -> ModelSpec:
+    """DeepSeek-V2's and -V3's plan: latent attention, shared experts, dense layers first. Here in miniature."""
+    plan = {
+        "name": "deepseek", "shared_experts": 1, "first_dense_layers": 1, "ffn": 704, "attention": "mla",
+        "q_lora_rank": 96, "kv_lora_rank": 64, "nope_head_dim": 32, "rope_head_dim": 16, "v_head_dim": 24,
+    }  # fmt: skip
+    extra = plan | more
+    sizes = {"layers": 3, "hidden": 256, "heads": 8, "experts": 16, "top_k": 4, "moe_ffn": 128, "vocab": 1000}
+    sizes = {key: extra.pop(key, size) for key, size in sizes.items()}
+    return moe(kv_heads=sizes["heads"], **sizes, **extra)
+
+
+TINY_MOE = moe(2, 256, 8, 2, 8, 2, 512, 1000)
+TINY_DEEPSEEK = deepseek()

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from sim.analysis.result import TransferUse
 from sim.timeline.columns import OpRow, Timeline
 
-_COLLECTIVES = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "broadcast": 1.0}
+_COLLECTIVES = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "broadcast": 1.0, "all_to_all": 1.0}
 
 
 def sent_bytes(op: OpRow) -> float:
     """Bytes that one rank sends in a span of this op (a copy: bytes copied). 0 for what moves nothing between places.
 
     Ring all-reduce 2S(n-1)/n; all-gather and reduce-scatter S(n-1)/n of the whole buffer S; broadcast S on all but
-    one hop.
+    one hop; all-to-all S(n-1)/n of a send buffer S (rows, also where a token crosses to a node only once).
     """
     if op.kind in ("h2d", "d2h", "ring_step") or (op.kind == "send_recv" and op.name.startswith("send")):
         return op.size

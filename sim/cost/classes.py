@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sim.cluster.types import Cluster, Place
 from sim.cost.demand import demand
 from sim.cost.fold import Ints, Partition, discrete, refine
-from sim.workload.ops import Copy, HostWork, Workload
+from sim.workload.ops import Collective, Copy, HostWork, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +110,13 @@ class _Graph:
         for shape, rows in enumerate(first.tolist()):
             mine = np.flatnonzero(of.reshape(-1) == shape)
             where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
-            cost = demand("send_recv" if pair else "all_gather", 1.0, where, self.cluster)
-            relative = cost.ids - nodes[rows, 0] * self.cluster.per_node
-            ids = relative[None, :] + (nodes[mine, 0] * self.cluster.per_node)[:, None]
-            amounts = cost.amounts.astype(np.float32).view(np.int32).astype(np.int64)  # equal shares differ by an ulp
-            touched = np.repeat(vertices[mine], len(relative))
-            self._add(touched, self.base + ids.reshape(-1), np.tile(10_000 + amounts, len(mine)))
+            for probe in _probes(axis):
+                cost = demand(probe, where, self.cluster)
+                relative = cost.ids - nodes[rows, 0] * self.cluster.per_node
+                ids = relative[None, :] + (nodes[mine, 0] * self.cluster.per_node)[:, None]
+                amounts = cost.amounts.astype(np.float32).view(np.int32).astype(np.int64)  # shares differ by an ulp
+                touched = np.repeat(vertices[mine], len(relative))
+                self._add(touched, self.base + ids.reshape(-1), np.tile(10_000 + amounts, len(mine)))
 
     def _add(self, source: Ints, target: Ints, label: Ints) -> None:
         self.sources.append(source.astype(np.int64))
@@ -183,3 +184,11 @@ def _local(colours: NDArray[np.int64]) -> tuple[Ints, Ints, Ints]:
     """Class numbers from 0 within one kind of vertex, each class's first member, each class's size."""
     _, first, inverse, counts = np.unique(colours, return_index=True, return_inverse=True, return_counts=True)
     return inverse.astype(np.int64), first.astype(np.int64), counts.astype(np.int64)
+
+
+def _probes(axis: str) -> tuple[Collective, ...]:
+    """The exchanges of an axis, of one byte: which links they cross in which proportion."""
+    if axis.startswith("p2p"):
+        return (Collective(kind="send_recv", axis=axis, size=1.0),)
+    ring = Collective(kind="all_gather", axis=axis, size=1.0)
+    return (ring, Collective(kind="all_to_all", axis=axis, size=1.0)) if axis == "ep" else (ring,)

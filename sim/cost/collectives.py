@@ -75,13 +75,9 @@ def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Clus
     assert len(set(members)) == len(members), "a GPU is in the ring twice"
     if len(members) < 2:
         return cost_of({}, 0.0, cluster)
-    nodes = _by_node(members)
+    nodes = by_node(members)
     if len(nodes) > 1 and (cluster.spec.nics is None or cluster.spec.nics.count == 0):
-        msg = (
-            f'cluster "{cluster.spec.name}" has no NICs: ranks on several nodes cannot communicate; '
-            "give nics or keep the group in one node"
-        )
-        raise InfeasibleError(msg)
+        raise no_network(cluster)
     n = len(members)
     moved = size if kind == "broadcast" else _PASSES[kind] * size * (n - 1) / n
     loads = _ring_loads(nodes, moved, _HBM[kind] * moved, cluster)
@@ -89,6 +85,14 @@ def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Clus
         _open_ring(loads, nodes, size, cluster)
     latency = _latency(_PASSES[kind], n, len(nodes), cluster)
     return _cost(*_flatten(loads, cluster), latency, cluster, cluster.spec.sm_share)
+
+
+def no_network(cluster: Cluster) -> InfeasibleError:
+    """The error of a group that sits on several nodes of a cluster without adapters."""
+    return InfeasibleError(
+        f'cluster "{cluster.spec.name}" has no NICs: ranks on several nodes cannot communicate; '
+        "give nics or keep the group in one node"
+    )
 
 
 def cost_of(amounts: dict[int, float], latency: float, cluster: Cluster) -> CollectiveCost:
@@ -122,7 +126,7 @@ def _latency(passes: int, n: int, nodes: int, cluster: Cluster) -> float:
     return base + passes * ((n - nodes) * intra + (nodes - 1) * between)
 
 
-def _by_node(members: Sequence[Member]) -> dict[int, tuple[int, ...]]:
+def by_node(members: Sequence[Member]) -> dict[int, tuple[int, ...]]:
     """GPUs of the group in each node, nodes in order of first appearance."""
     gathered: dict[int, list[int]] = {}
     for node, gpu in members:

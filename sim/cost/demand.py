@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sim.cluster.types import Cluster
+from sim.cost.all_to_all import all_to_all_demand
 from sim.cost.collectives import CollectiveCost, Member, ring_demand
 from sim.cost.exchange import exchange_demand
+from sim.workload.ops import Collective
 
-Demand = Callable[[str, float, Sequence[Member], Cluster], CollectiveCost]
+Demand = Callable[[Collective, Sequence[Member], Cluster], CollectiveCost]
+
+
+def _ring(work: Collective, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
+    return ring_demand(work.kind, work.size, members, cluster)
+
+
+def _exchange(work: Collective, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
+    return exchange_demand(work.kind, work.size, members, cluster)
+
 
 ALGORITHMS: dict[str, Demand] = {
-    "all_reduce": ring_demand,  # ring: reduce-scatter, then all-gather
-    "all_gather": ring_demand,
-    "reduce_scatter": ring_demand,
-    "broadcast": ring_demand,  # pipelined along the ring
-    "send_recv": exchange_demand,  # one message
-    "ring_step": exchange_demand,  # every member to the next
+    "all_reduce": _ring,  # reduce-scatter, then all-gather
+    "all_gather": _ring,
+    "reduce_scatter": _ring,
+    "broadcast": _ring,  # pipelined along the ring
+    "send_recv": _exchange,  # one message
+    "ring_step": _exchange,  # every member to the next
+    "all_to_all": all_to_all_demand,  # direct, or once a node
 }
 
 
-def demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
-    """What an exchange of ``kind`` asks of the cluster; ``size`` as the kind counts it (see ``Collective``)."""
-    return ALGORITHMS[kind](kind, size, members, cluster)
+def demand(work: Collective, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
+    """What an exchange asks of the cluster; ``work.size`` as its kind counts it (see ``Collective``)."""
+    return ALGORITHMS[work.kind](work, members, cluster)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sim.cluster.types import Cluster
-from sim.cost.collectives import NCCL_RING_BASE_LATENCY, CollectiveCost, Member, cost_of
-from sim.errors import InfeasibleError
+from sim.cost.collectives import NCCL_RING_BASE_LATENCY, CollectiveCost, Member, cost_of, no_network
 
 
 def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
@@ -42,11 +41,7 @@ def _route(source: Member, target: Member, cluster: Cluster) -> list[int]:
     if a == b:
         return [*ends, *(cluster.at(a, local) for local in cluster.peer[i][j])]
     if cluster.spec.nics is None or cluster.spec.nics.count == 0:
-        msg = (
-            f'cluster "{cluster.spec.name}" has no NICs: ranks on several nodes cannot communicate; '
-            "give nics or keep the group in one node"
-        )
-        raise InfeasibleError(msg)
+        raise no_network(cluster)
     return [*ends, cluster.at(a, cluster.places[i].nic_tx), cluster.at(b, cluster.places[j].nic_rx)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sim.errors import InfeasibleError
-from sim.spec.types import DTYPE_BYTES, DeviceSpec, FlashFit
+from sim.spec.types import OPERAND_BYTES, DeviceSpec, FlashFit
 from sim.workload.ops import Kernel
 
 
@@ -66,7 +66,7 @@ def _aligned(kernel: Kernel, device: DeviceSpec) -> bool:
     """Whether rows of all operands begin on tensor-core boundaries. fp32 runs on vector units: any shape will do."""
     if kernel.dtype == "fp32":
         return True
-    step = max(1, device.gemm_alignment // DTYPE_BYTES[kernel.dtype])
+    step = max(1, int(device.gemm_alignment / OPERAND_BYTES[kernel.dtype]))
     return kernel.n % step == 0 and kernel.k % step == 0 and kernel.m % step == 0
 
 

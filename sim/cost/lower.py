@@ -306,7 +306,7 @@ class _Lowering:
     def _ring(self, work: Collective, group: GroupClass) -> _Cost:
         """One activity for the whole group, on the links that its ring crosses and a share of every member's SMs."""
         where = [mesh.place(r, self.cluster.spec.gpus_per_host) for r in group.members]
-        cost = demand(work.kind, work.size, where, self.cluster)
+        cost = demand(work, where, self.cluster)
         sms = np.array([self.cluster.at(node, self.cluster.places[gpu].sm) for node, gpu in where], dtype=np.int64)
         ids = np.concatenate([cost.ids, sms])
         amounts = np.concatenate([cost.amounts, np.full(len(sms), cost.sm_load)])

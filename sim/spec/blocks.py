@@ -30,7 +30,7 @@ from sim.spec.quantities import (
     Sustained,
     ZeroStage,
 )
-from sim.spec.types import DType
+from sim.spec.types import DType, Fp8Recipe
 
 Compute = Literal["fp16", "bf16", "fp32", "tf32"]
 Stored = Literal["fp32", "fp16", "bf16"]
@@ -81,6 +81,20 @@ class ModelFile(Block):
     pooler: bool = _or(False, "BERT's H x H layer on the first token")
     mlm_head: bool = _or(False, "BERT's H x H transform, norm and vocabulary bias before the decoder")
     dropout: FractionOrZero = _or(0.0, "dropout probability")
+    experts: CountOrZero = _or(0, "routed experts of a layer; 0: every layer is dense")
+    top_k: CountOrZero = _or(0, "routed experts that each token visits")
+    moe_ffn: CountOrZero = _or(0, "inner width of one expert")
+    shared_experts: CountOrZero = _or(0, "experts that every token visits, each moe_ffn wide")
+    first_dense_layers: CountOrZero = _or(0, "dense layers before the first with experts")
+    router_bias: bool = _or(False, "one number an expert that balances their load")
+    top_k_nodes: CountOrZero = _or(0, "a token's experts are on at most so many nodes; 0: on any")
+    attention: Literal["mha", "mla"] = _or("mha", "multi-head (grouped or not), or DeepSeek's latent attention")
+    q_lora_rank: CountOrZero = _or(0, "mla: rank of the queries; 0: projected directly")
+    kv_lora_rank: CountOrZero = _or(0, "mla: rank of keys and values")
+    nope_head_dim: CountOrZero = _or(0, "mla: unrotated width of a head")
+    rope_head_dim: CountOrZero = _or(0, "mla: rotated width of a head")
+    v_head_dim: CountOrZero = _or(0, "mla: width of a head's values")
+    qk_norm: bool = _or(False, "a norm over each head of queries and keys")
     source: str = _or("", "where the shape is published")
 
 
@@ -103,6 +117,8 @@ class GemmTable(Block):
     bf16: GemmFile | None = _or(None, "bfloat16")
     fp32: GemmFile | None = _or(None, "single precision")
     tf32: GemmFile | None = _or(None, "single precision stored, 19 bits in tensor cores")
+    fp8: GemmFile | None = _or(None, "8-bit operands, 16-bit result (precision.fp8)")
+    fp4: GemmFile | None = _or(None, "4-bit operands, 16-bit result (precision.fp8: nvfp4)")
 
 
 class FlashFile(Block):
@@ -226,7 +242,7 @@ class LayoutFile(Block):
     tp: Count = _or(1, "tensor-parallel ranks")
     pp: Count = _or(1, "pipeline ranks")
     cp: Count = _or(1, "context-parallel ranks: each has a part of every sequence")
-    ep: Count = _or(1, "expert-parallel ranks; only 1 is simulated")
+    ep: Count = _or(1, "expert-parallel ranks among those of tp, cp and dp; divides their product")
     zero: ZeroStage = _or(0, "ZeRO stage; 3 shards parameters as FSDP does")
     grad_bucket: Bytes | None = _or(None, "bytes of whole gradient per reduction; default: the stack's")
     gather_bucket: Bytes | None = _or(None, "bytes of whole parameters per gather; default: the stack's")
@@ -247,6 +263,11 @@ class LayoutFile(Block):
     stage_layers: tuple[CountOrZero, ...] | None = _listed("pp: layers of each virtual stage; default: even")
     p2p_overlap: bool | None = _or(None, "pp: messages travel while the rank computes; default: true")
     scatter_gather: bool | None = _or(None, "pp with tp: send 1/tp from each rank, gather on arrival")
+    capacity_factor: Factor | None = _or(None, "experts: rows of an expert over the mean; default: dropless")
+    expert_imbalance: Factor | None = _or(None, "experts: rows of the busiest rank over the mean; default 1.0")
+    expert_dispatch: Literal["all_to_all", "once_per_node"] | None = _or(
+        None, "experts: one copy an expert, or one a node that is passed on inside (DeepEP); default all_to_all"
+    )
 
 
 class BatchFile(Block):
@@ -265,6 +286,8 @@ class PrecisionFile(Block):
     grads: Stored | None = _or(None, "gradients as stored; default: the stack's for this compute type")
     grad_comm: Stored | None = _or(None, "gradients on the wire; default: the stack's for this compute type")
     master: bool | None = _or(None, "keep fp32 master weights; default: true for fp16 and bf16")
+    fp8: Fp8Recipe = _or("none", "narrow products of linear layers: how their operands are scaled")
+    fp8_dispatch: bool = _or(False, "experts: tokens travel to them in the recipe's narrow form")
 
 
 class OffloadFile(Block):

@@ -51,9 +51,10 @@ def has_master(precision: PrecisionFile) -> bool:
 
 
 def _model(model: ModelFile) -> types.ModelSpec:
+    wide = model.nope_head_dim + model.rope_head_dim if model.attention == "mla" else model.hidden // model.heads
     derived = {
         "kv_heads": model.kv_heads or model.heads,
-        "head_dim": model.head_dim or model.hidden // model.heads,
+        "head_dim": model.head_dim or wide,
         "ffn": model.ffn or 4 * model.hidden,
     }
     return types.ModelSpec(**{**dict(model), **derived})
@@ -94,6 +95,8 @@ def _precision(precision: PrecisionFile, stack: StackFile) -> types.PrecisionSpe
         grads=precision.grads or stack.grads.table()[precision.compute],
         grad_comm=precision.grad_comm or stack.grad_comm.table()[precision.compute],
         master=has_master(precision),
+        fp8=precision.fp8,
+        fp8_dispatch=precision.fp8_dispatch,
     )
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from sim.spec import layout_checks
+from sim.spec import expert_checks, layout_checks
 from sim.spec.build import batch_sizes, fits_of
-from sim.spec.refusals import AXES
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
 from sim.spec.validate import Draft
@@ -31,7 +30,7 @@ def _head_shapes(d: Draft) -> Iterator[Finding]:
     if m.kv_heads is not None and m.heads % m.kv_heads:
         what = f"heads = {m.heads} is not a multiple of kv_heads = {m.kv_heads}; query heads share them evenly"
         yield "model.kv_heads", f"{what}; change one of them"
-    if m.head_dim is None and m.hidden % m.heads:
+    if m.attention == "mha" and m.head_dim is None and m.hidden % m.heads:
         what = f"hidden = {m.hidden} is not a multiple of heads = {m.heads}; set head_dim, or change one of them"
         yield "model.heads", what
 
@@ -100,13 +99,6 @@ def _nics(d: Draft) -> Iterator[Finding]:
 # -- layout
 
 
-def _axes(d: Draft) -> Iterator[Finding]:
-    for axis, name in AXES.items():
-        size = getattr(d.layout, axis)
-        if size != 1:
-            yield f"layout.{axis}", f"{name} ({axis}: {size}) is not simulated yet; tp, pp, cp and dp with zero 0-3 are"
-
-
 def _world(d: Draft) -> Iterator[Finding]:
     c, sizes = d.cluster, {axis: getattr(d.layout, axis) for axis in ("tp", "cp", "pp", "dp")}
     world = prod(sizes.values())
@@ -158,7 +150,7 @@ def _batch(d: Draft) -> Iterator[Finding]:
 
 def _computes(d: Draft) -> Iterator[Finding]:
     compute, device = d.precision.compute, d.cluster.device
-    known = list(fits_of(device.gemm))
+    known = [dtype for dtype in fits_of(device.gemm) if dtype in DTYPE_BYTES]
     if compute not in known:
         what = f'device "{device.name}" has no fitted GEMM speed in {compute}; use {choices(known)}, or add one'
         yield "precision.compute", what
@@ -215,9 +207,10 @@ def _offload_zero(d: Draft) -> Iterator[Finding]:
 
 def _attention(d: Draft) -> Iterator[Finding]:
     kernel, m, device = d.stack.attention, d.model, d.cluster.device
-    if kernel == "math" or (m.head_dim is None and m.hidden % m.heads):
+    latent = m.attention == "mla"
+    if kernel == "math" or (not latent and m.head_dim is None and m.hidden % m.heads):
         return
-    head_dim = m.head_dim or m.hidden // m.heads
+    head_dim = m.nope_head_dim + m.rope_head_dim if latent else m.head_dim or m.hidden // m.heads
     causal = m.kind == "decoder"
     fits = device.flash.flash2 if kernel == "flash2" else device.flash.flash3
     if any(fit.head_dim >= head_dim and fit.causal == causal for fit in fits):  # smaller heads are padded up
@@ -246,6 +239,7 @@ def _one_fit_each(d: Draft) -> Iterator[Finding]:
 
 CHECKS = (
     *layout_checks.CHECKS,
+    *expert_checks.CHECKS,
     Check("heads divide", ("model",), _head_shapes),
     Check("position table", ("model",), _position_table),
     Check("sequence fits the model", ("model", "batch"), _sequence_fits),
@@ -254,7 +248,6 @@ CHECKS = (
     Check("link rates agree", ("cluster",), _duplex),
     Check("nodes are connected", ("cluster",), _nics),
     Check("one attention fit each", ("cluster",), _one_fit_each),
-    Check("mesh axes simulated", ("layout",), _axes),
     Check("ranks fit the cluster", ("layout", "cluster"), _world),
     Check("knobs of ZeRO stages", ("layout",), _zero_knobs),
     Check("batch sizes agree", ("batch", "layout"), _batch),

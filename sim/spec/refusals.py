@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_EXPERTS = "mixture of experts is not simulated yet; dense models are"
-_NARROW = "{value} is not simulated yet; compute in fp16, bf16, tf32 or fp32"
+_NARROW = "narrow products are precision: {{compute: bf16, fp8: {recipe}}}; everything else stays 16 bits wide"
 _NVME = "offload to nvme is not simulated yet; offload to the CPU (optimizer: cpu with gradients: cpu) is"
 _PARAMS = "offload of parameters is not simulated yet; optimizer: cpu with gradients: cpu (ZeRO-Offload) is"
 _ACTIVATIONS = "offload of activations is not simulated yet; recompute: full saves activation memory"
+
+_RECIPES = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 
 KEYS: Mapping[str, str] = {
     "layout.sp": "sequence parallelism is layout.sequence_parallel: true, over the tp ranks",
     "layout.vpp": "interleaving is layout.virtual_stages with schedule: interleaved",
     "layout.interleave": "interleaving is layout.virtual_stages with schedule: interleaved",
-    "model.experts": _EXPERTS,
-    "model.experts_per_token": _EXPERTS,
-    "model.top_k": _EXPERTS,
+    "layout.etp": "tensor parallelism inside an expert is not simulated; experts are whole on a rank, spread by ep",
+    "model.experts_per_token": "experts a token visits are model.top_k",
+    "model.num_experts": "routed experts are model.experts",
     "offload.params": _PARAMS,
     "offload.parameters": _PARAMS,
     "offload.activations": _ACTIVATIONS,
@@ -37,13 +38,12 @@ VALUES: Mapping[tuple[str, str], str] = {
         ): f"the schedule {name} is not simulated yet; gpipe, 1f1b, interleaved, zb-h1 and zb-v are"
         for name in ("dualpipe", "dualpipev", "zb-2p")
     },
-    **{("precision.compute", name): _NARROW.format(value=name) for name in ("fp8", "mxfp8", "nvfp4", "mxfp4", "int8")},
+    **{("precision.compute", name): _NARROW.format(recipe=recipe) for name, recipe in _RECIPES.items()},
+    **{
+        ("precision.compute", name): f"{name} is not simulated; compute in bf16, with fp8: nvfp4 or another recipe"
+        for name in ("mxfp4", "int8")
+    },
     ("offload.optimizer", "nvme"): _NVME,
     ("offload.gradients", "nvme"): _NVME,
 }
 """(Key path, value) -> why it is refused and what there is instead."""
-
-AXES: Mapping[str, str] = {
-    "ep": "expert parallelism",
-}
-"""Mesh axes that must have size 1 for now -> their name."""

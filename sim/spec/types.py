@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DType = Literal["fp32", "tf32", "fp16", "bf16"]
+Fp8Recipe = Literal["none", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"]
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
+OPERAND_BYTES: Mapping[str, float] = {**DTYPE_BYTES, "fp8": 1.0, "fp4": 0.5}
+"""Bytes of one operand of a matrix product; nothing is stored or computed in the narrow types outside of products."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,20 @@ class ModelSpec:
     pooler: bool = False  # BERT: one H x H layer on the first token
     mlm_head: bool = False  # BERT: H x H transform, norm, vocabulary bias before the (tied) decoder
     dropout: float = 0.0
+    experts: int = 0  # routed experts of a mixture-of-experts layer; 0: every layer is dense
+    top_k: int = 0  # routed experts that each token visits
+    moe_ffn: int = 0  # inner width of one expert
+    shared_experts: int = 0  # experts that every token visits, each moe_ffn wide
+    first_dense_layers: int = 0  # layers before the first mixture-of-experts layer
+    router_bias: bool = False  # one number an expert that balances their load (DeepSeek-V3)
+    top_k_nodes: int = 0  # a token visits experts on at most so many nodes (device-limited routing); 0: on any
+    attention: Literal["mha", "mla"] = "mha"  # multi-head (grouped or not), or DeepSeek's latent attention
+    q_lora_rank: int = 0  # MLA: 0 means queries are projected directly
+    kv_lora_rank: int = 0
+    nope_head_dim: int = 0
+    rope_head_dim: int = 0
+    v_head_dim: int = 0
+    qk_norm: bool = False  # a norm over each head of queries and keys
     source: str = ""
 
 
@@ -245,11 +262,19 @@ class LayoutSpec:
     stage_layers: tuple[int, ...] = ()  # layers of each virtual stage in model order; empty: even
     p2p_overlap: bool = True
     scatter_gather: bool = False  # p2p sends 1/tp of the activation from each TP rank, gathered on arrival
+    capacity_factor: float = 0.0  # rows of an expert over the mean, padded or dropped to it; 0: dropless
+    expert_imbalance: float = 1.0  # rows of the busiest expert-parallel rank over the mean
+    expert_dispatch: Literal["all_to_all", "once_per_node"] = "all_to_all"
 
     @property
     def world(self) -> int:
-        """Number of ranks."""
+        """Number of ranks. Expert-parallel ranks are those of tp, cp and dp, grouped anew."""
         return self.dp * self.tp * self.pp * self.cp
+
+    @property
+    def expert_replicas(self) -> int:
+        """Ranks of one pipeline stage that hold the same experts: whole on each, ``ep`` ranks hold all of them."""
+        return self.dp * self.tp * self.cp // self.ep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,6 +295,8 @@ class PrecisionSpec:
     grads: DType
     grad_comm: DType
     master: bool
+    fp8: Fp8Recipe = "none"  # what the layers' linear products run in; attention, router, head stay in ``compute``
+    fp8_dispatch: bool = False  # tokens travel to experts (and gradients to where experts are) as the recipe keeps them
 
     @property
     def param_bytes(self) -> int:

@@ -18,6 +18,7 @@ from sim.workload.ops import Action, Kernel, RankProgram, Workload
 from sim.workload.pipeline import PipelineRank
 from sim.workload.schedules.table import make
 from sim.workload.schedules.types import Schedule
+from sim.workload.shares import Share
 from sim.workload.step_end import optimizer_block
 from sim.workload.units import Unit, stages
 
@@ -29,6 +30,7 @@ def mesh_of(scenario: Scenario) -> Mesh:
         sizes={"tp": layout.tp, "cp": layout.cp, "dp": layout.dp, "pp": layout.pp},
         order=layout.order,
         replicate=layout.dp_replicate,
+        experts=layout.ep,
     )
 
 
@@ -60,15 +62,15 @@ def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, .
     builder = PipelineRank(scenario, schedule, cut, rank)
     builder.build()
     mine = [unit for stage, units in enumerate(cut) if schedule.rank_of_stage[stage] == rank for unit in units]
-    params = sum(unit.params for unit in mine)
+    held = Share.of(mine)
     shared = _tied_bytes(scenario) if any(unit.root for unit in mine) else 0.0
     last = Action(block=len(builder.blocks), microbatch=max(scenario.batch.accumulation - 1, 0))
     return RankProgram(
         name=f"pipeline rank {rank}" if scenario.layout.pp > 1 else "every rank",
-        blocks=(*builder.blocks, optimizer_block(scenario, params, shared_embedding=shared)),
+        blocks=(*builder.blocks, optimizer_block(scenario, held, shared_embedding=shared)),
         actions=(*builder.actions, last),
-        resident_gpu=residency.on_gpu(scenario, params),
-        resident_host=residency.on_host(scenario, params),
+        resident_gpu=residency.on_gpu(scenario, held),
+        resident_host=residency.on_host(scenario, held),
     )
 
 
@@ -90,6 +92,8 @@ def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ran
         "cp": mesh.groups("cp"),
         "pp": mesh.groups("pp"),
     }
+    if scenario.model.experts and scenario.layout.ep * scenario.layout.tp > 1:
+        groups.update({"ep": mesh.groups("ep"), "edp": mesh.groups("edp")})
     if scenario.layout.dp_replicate == 1:
         del groups["shard"], groups["replicate"]
     pipelines = groups["pp"]

@@ -35,7 +35,7 @@ def context_backward(shape: Shape, attention: Kernel) -> Items:
 
 def _pair(shape: Shape) -> float:
     """Bytes of one rank's keys and values."""
-    return 2 * shape.act(shape.kv_width)
+    return shape.act(shape.kv_width + shape.value_width)
 
 
 def _gathered(shape: Shape) -> Collective:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.workload.block import BlockBuilder
+from sim.workload.grads import GradientPolicy
 from sim.workload.ops import Collective, Op, Phase
 from sim.workload.units import Unit
 
@@ -29,15 +30,15 @@ class Gathers:
         phase: Phase,
         param_bytes: float,
         prefetch: int,
-        axis: str,
+        policies: Sequence[GradientPolicy],
     ) -> None:
         self.block = block
         self.units = units
         self.phase = phase
         self.param_bytes = param_bytes
         self.prefetch = prefetch
-        self.axis = axis  # the process group that shards parameters; empty: all are here, and every method does nothing
-        self.gathered: dict[int, int] = {}  # position -> index of its gather
+        self.policies = policies  # of what is sharded; none: all is here, and every method does nothing
+        self.gathered: dict[int, tuple[int, ...]] = {}  # position -> indexes of its gathers
         self.computed: dict[int, int] = {}  # position -> index of its last kernel
         self.issued = 0
         self.present: set[int] = set()
@@ -45,10 +46,10 @@ class Gathers:
 
     def need(self, position: int) -> tuple[int, ...]:
         """Issue gathers up to ``prefetch`` ahead of ``position``; the dependencies of its compute."""
-        while self.axis and self.issued < len(self.units) and self.issued <= position + self.prefetch:
+        while self.policies and self.issued < len(self.units) and self.issued <= position + self.prefetch:
             self._issue(self.issued)
             self.issued += 1
-        return (self.gathered[position],) if position in self.gathered else ()
+        return self.gathered.get(position, ())
 
     def skip_roots(self) -> None:
         """Root units are still there from forward: this pass gathers only the others."""
@@ -61,7 +62,7 @@ class Gathers:
     def announce(self) -> None:
         """The end of this pass: a pass that is told to ``follow`` counts on from here."""
         for back, position in enumerate(sorted(self.computed, reverse=True)[: self.prefetch + 1]):
-            if self.axis:
+            if self.policies:
                 self.block.edit(self.computed[position], signals=(_token(back),))
 
     def follow(self) -> None:
@@ -74,7 +75,7 @@ class Gathers:
 
     def hold(self) -> None:
         """The end of this pass: nothing is gathered for whatever comes next before it."""
-        if self.axis and self.computed:
+        if self.policies and self.computed:
             last = self.computed[max(self.computed)]
             self.block.add(
                 Op(
@@ -93,21 +94,28 @@ class Gathers:
             return
         before = self.computed.get(position - self.prefetch - 1)
         deps = () if before is None else (before,)
-        size = float(unit.params * self.param_bytes)
-        work = Collective(kind="all_gather", axis=self.axis, size=size)
-        index = self.block.side(
-            f"gather {unit.name}", work, "gather", self.phase, "param_gather", deps=deps, layer=unit.layer
+        self.gathered[position] = tuple(
+            self._gather(position, policy, deps) for policy in self.policies if policy.params(unit)
         )
+
+    def _gather(self, position: int, policy: GradientPolicy, deps: tuple[int, ...]) -> int:
+        """One part of a unit: its experts have a process group of their own."""
+        unit = self.units[position]
+        size = float(policy.params(unit) * self.param_bytes)
+        work = Collective(kind="all_gather", axis=policy.axis, size=size)
+        name = f"gather {unit.name} experts" if policy.experts else f"gather {unit.name}"
+        index = self.block.side(name, work, "gather", self.phase, "param_gather", deps=deps, layer=unit.layer)
         if position in self.before:
             self.block.edit(index, waits=(self.before[position],))
         self.block.takes(index, GATHERED, size)
-        self.gathered[position] = index
+        return index
 
     def done(self, position: int, last: int, *, free: bool) -> None:
         """The compute of ``position`` ends with op ``last``; ``free`` its gathered parameters then."""
         self.computed[position] = last
-        if free and self.axis:
-            self.block.frees(last, GATHERED, float(self.units[position].params * self.param_bytes))
+        if free:
+            gathered = sum(policy.params(self.units[position]) for policy in self.policies)
+            self.block.frees(last, GATHERED, float(gathered * self.param_bytes))
 
 
 def _token(back: int) -> str:

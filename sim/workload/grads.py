@@ -12,16 +12,18 @@ from typing import Literal
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.block import BlockBuilder
 from sim.workload.ops import Collective, Copy, Kernel
+from sim.workload.shares import Held
 from sim.workload.units import Unit
 
 REDUCED = "gradients reduced"
 ON_HOST = "gradients on the host"
 OWNER = "gradients"
+EXPERT_TENSORS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientPolicy:
-    """How gradients move.
+    """How the gradients of one part of the parameters move: of routed ``experts``, or of the rest.
 
     ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of such
     ranks hold copies (HSDP). ``transient``: gradients exist only from backward to the end of their reduction or copy.
@@ -38,24 +40,45 @@ class GradientPolicy:
     bucket: float  # bytes on the wire, of the whole bucket
     grad_bytes: int
     wire_bytes: int
+    experts: bool = False
 
     @property
     def idle(self) -> bool:
         """Nothing to do: one rank, gradients stay where they are."""
         return self.kind is None and not self.offload
 
+    def params(self, held: Held) -> int:
+        """The parameters that this policy is for."""
+        return held.experts if self.experts else held.params - held.experts
 
-def policy_for(scenario: Scenario) -> GradientPolicy:
-    """The policy that layout, precision and offload ask for. Context-parallel ranks share parameters as dp ranks do."""
+    def tensors(self, unit: Unit) -> int:
+        """The tensors of a unit that this policy is for; of all experts there are two, up (with gate) and down."""
+        of_experts = EXPERT_TENSORS if unit.experts else 0
+        return of_experts if self.experts else unit.tensors - of_experts
+
+
+def policies_for(scenario: Scenario) -> tuple[GradientPolicy, ...]:
+    """One policy, or a second one for experts that have other copies than the rest (``units.Unit.experts``)."""
+    dense, layout = policy_for(scenario), scenario.layout
+    if scenario.model.experts and layout.ep * layout.tp > 1:
+        return dense, policy_for(scenario, experts=True)
+    return (dense,)
+
+
+def policy_for(scenario: Scenario, *, experts: bool = False) -> GradientPolicy:
+    """The policy that layout, precision and offload ask for. Context-parallel ranks share parameters as dp ranks do.
+
+    Whole ``experts`` are copied on every ``ep``-th of a stage's dp x cp x tp ranks.
+    """
     layout, precision = scenario.layout, scenario.precision
     offload = scenario.offload.gradients == "cpu"
-    replicas = layout.dp_replicate if layout.zero >= 1 else 1
-    everyone = layout.dp * layout.cp
+    replicas = layout.dp_replicate if layout.zero >= 1 and not experts else 1
+    everyone = layout.expert_replicas if experts else layout.dp * layout.cp
     kind: Literal["all_reduce", "reduce_scatter"] | None = None
     if everyone > 1:
         kind = "all_reduce" if layout.zero == 0 else "reduce_scatter"
     return GradientPolicy(
-        axis="dp" if replicas == 1 else "shard",
+        axis="edp" if experts else "dp" if replicas == 1 else "shard",
         ranks=everyone // replicas,
         replicas=replicas,
         kind=kind,
@@ -66,6 +89,7 @@ def policy_for(scenario: Scenario) -> GradientPolicy:
         bucket=layout.grad_bucket,
         grad_bytes=DTYPE_BYTES[precision.grads],
         wire_bytes=DTYPE_BYTES[precision.grad_comm],
+        experts=experts,
     )
 
 
@@ -84,11 +108,12 @@ class GradientStream:
     def unit_done(self, unit: Unit, first: int, last: int) -> None:
         """The unit's gradients exist once op ``last`` has ended; ``first`` begins to write them."""
         policy = self.policy
+        params = policy.params(unit)
         if policy.transient:
-            self.block.takes(first, OWNER, float(unit.params * policy.grad_bytes))
+            self.block.takes(first, OWNER, float(params * policy.grad_bytes))
         if policy.idle:
             return
-        self.params += unit.params
+        self.params += params
         self.last = last
         if self.params * policy.wire_bytes >= policy.bucket:
             self._close()
@@ -132,6 +157,7 @@ class GradientStream:
         if policy.ranks > 1:
             work = Collective(kind=policy.kind or "all_reduce", axis=policy.axis, size=size)
             name = "all-reduce" if policy.kind == "all_reduce" else "reduce-scatter"
+            name = f"{name} experts" if policy.experts else name
             after = self.block.side(f"{name} bucket {self.number}", work, "dp", "B", "dp", deps=(after,))
         if policy.replicas > 1:
             work = Collective(kind="all_reduce", axis="replicate", size=size / policy.ranks)

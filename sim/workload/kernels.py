@@ -6,9 +6,12 @@ kernels: everything another module needs is imported from here. Must not know pi
 
 from __future__ import annotations
 
-from sim.workload.kernels_attention import attention_backward, attention_forward, math_core
+from sim.workload.kernels_attention import attention_backward, attention_forward
+from sim.workload.kernels_core import math_core
 from sim.workload.kernels_edges import embedding_backward, embedding_forward, head_backward, head_forward
+from sim.workload.kernels_latent import latent_backward, latent_forward
 from sim.workload.kernels_mlp import mlp_backward, mlp_forward
+from sim.workload.kernels_moe import moe_backward, moe_forward
 from sim.workload.kernels_norm import branch_sum, join_backward, join_forward, norm_backward, norm_forward
 from sim.workload.kernels_optimizer import (
     accumulate_grads,
@@ -19,6 +22,7 @@ from sim.workload.kernels_optimizer import (
     zero_grad,
 )
 from sim.workload.kernels_shape import Items, Kernels, Shape
+from sim.workload.model import is_moe
 from sim.workload.ops import Kernel
 from sim.workload.regions import region_backward, region_forward
 
@@ -43,20 +47,25 @@ __all__ = [
 ]
 
 
-def layer_forward(shape: Shape) -> Items:
-    """One layer forward: norm, attention, join, norm, MLP, join; each norm after its join in a post-norm model."""
+def layer_forward(shape: Shape, layer: int = 0) -> Items:
+    """One layer forward: norm, attention, join, norm, MLP, join; each norm after its join in a post-norm model.
+
+    ``layer`` is its number in the model: the first ones may be dense where the others have experts.
+    """
     between = shape.between
     norm1, norm2 = norm_forward(between, "norm1"), norm_forward(between, "norm2")
     join1 = join_forward(between, "attention", shape.model.out_bias)
     join2 = join_forward(between, "mlp", shape.model.mlp_bias)
-    attention = (*region_forward(shape, attention_forward(shape)), *join1)
-    mlp = (*region_forward(shape, mlp_forward(shape)), *join2)
+    mixer = latent_forward(shape) if shape.latent else region_forward(shape, attention_forward(shape))
+    experts = is_moe(shape.model, layer)
+    attention = (*mixer, *join1)
+    mlp = (*(moe_forward(shape) if experts else region_forward(shape, mlp_forward(shape))), *join2)
     if shape.model.post_norm:
         return (*attention, *norm1, *mlp, *norm2)
     return (*norm1, *attention, *norm2, *mlp)
 
 
-def layer_backward(shape: Shape) -> Items:
+def layer_backward(shape: Shape, layer: int = 0) -> Items:
     """One layer backward, as autograd runs it: each product's input gradient, then its weight gradient.
 
     Where the residual stream split in two, the gradients of the branches are added: twice a layer.
@@ -65,22 +74,24 @@ def layer_backward(shape: Shape) -> Items:
     norm1, norm2 = norm_backward(between, "norm1"), norm_backward(between, "norm2")
     join1 = join_backward(between, "attention", shape.model.out_bias)
     join2 = join_backward(between, "mlp", shape.model.mlp_bias)
-    attention = (*join1, *region_backward(shape, attention_backward(shape)))
-    mlp = (*join2, *region_backward(shape, mlp_backward(shape)))
+    mixer = latent_backward(shape) if shape.latent else region_backward(shape, attention_backward(shape))
+    experts = is_moe(shape.model, layer)
+    attention = (*join1, *mixer)
+    mlp = (*join2, *(moe_backward(shape) if experts else region_backward(shape, mlp_backward(shape))))
     sum1, sum2 = branch_sum(between, "norm1"), branch_sum(between, "norm2")
     if shape.model.post_norm:
         return (*norm2, *mlp, *sum2, *norm1, *attention, *sum1)
     return (*mlp, *norm2, *sum2, *attention, *norm1, *sum1)
 
 
-def recompute_items(shape: Shape, kind: str) -> Items:
+def recompute_items(shape: Shape, kind: str, layer: int = 0) -> Items:
     """What backward does again: nothing, the core of attention (selective), or the layer's forward (full).
 
     Selective (Korthikanti et al. 2022, section 5): scores, softmax, dropout, context; nothing where one flash kernel
     does all of it, which keeps no such matrix.
     """
     if kind == "full":
-        return layer_forward(shape)
+        return layer_forward(shape, layer)
     if kind == "selective" and not shape.flash:
         return math_core(shape)
     return ()

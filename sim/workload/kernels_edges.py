@@ -8,6 +8,7 @@ two-way next-sentence classifier behind BERT's pooler (2 H multiplications a seq
 
 from __future__ import annotations
 
+from sim.workload.kernels_linear import linear_backward, linear_forward
 from sim.workload.kernels_norm import norm_backward, norm_forward
 from sim.workload.kernels_shape import (
     FP32,
@@ -22,8 +23,6 @@ from sim.workload.kernels_shape import (
     dropout_forward,
     gemm,
     grad_pass,
-    linear_backward,
-    linear_forward,
     memory_pass,
 )
 from sim.workload.ops import Collective, Kernel
@@ -88,18 +87,19 @@ def embedding_backward(shape: Shape) -> Items:
 
 def head_forward(shape: Shape) -> Items:
     """Final norm, pooler, MLM transform, logits product (and its bias), loss."""
-    h, out = shape.hidden, list[Kernel]()
+    shape, out = shape.unquantised, list[Kernel]()
+    h = shape.hidden
     before = () if shape.model.post_norm else norm_forward(shape.between, "head.norm")
     if shape.model.pooler:
         rows = float(shape.micro * h * shape.elem)
         out.append(gemm(shape, "head.pooler", (shape.micro, h, h)))
         out.append(memory_pass("head.pooler.tanh", rows, rows, dtype=shape.precision.compute))
     if shape.model.mlm_head:
-        out.append(linear_forward(shape, "head.transform", h, h))
+        out.extend(linear_forward(shape, "head.transform", h, h))
         out.append(bias_add(shape, "head.transform", h))
         out.append(dense_pass(shape, "head.transform.gelu", h, (1, 1)))
         out.extend(norm_forward(shape, "head.transform_norm"))
-    out.append(linear_forward(shape, "head.logits", h, shape.vocab))
+    out.extend(linear_forward(shape, "head.logits", h, shape.vocab))
     if shape.model.mlm_head:
         out.append(bias_add(shape, "head.logits", shape.vocab))
     gathered = region_forward(shape, tuple(out))[: len(out) + 1] if shape.layout.sequence_parallel else tuple(out)
@@ -108,6 +108,7 @@ def head_forward(shape: Shape) -> Items:
 
 def head_backward(shape: Shape) -> Items:
     """The loss's gradient, then the reverse of ``head_forward``."""
+    shape = shape.unquantised
     h, out = shape.hidden, [*loss_backward(shape)]
     if shape.model.mlm_head:
         out.append(bias_grad(shape, "head.logits", shape.vocab))

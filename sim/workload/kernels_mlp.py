@@ -2,11 +2,13 @@
 
 Every stack is given ONE product for gate and up together, as Megatron-LM lays them. Unfused GELU is the scripted tanh
 form of Megatron-LM 2020 (``torch.jit.script``): after warm-up one pass each way, but it keeps its tanh for backward.
+``name`` is the MLP's: one of several (experts).
 Must not know norms or residuals.
 """
 
 from __future__ import annotations
 
+from sim.workload.kernels_linear import linear_backward, linear_forward
 from sim.workload.kernels_shape import (
     Kernels,
     Shape,
@@ -14,8 +16,6 @@ from sim.workload.kernels_shape import (
     bias_grad,
     dense_pass,
     grad_pass,
-    linear_backward,
-    linear_forward,
     memory_pass,
 )
 
@@ -26,47 +26,47 @@ def scripted_gelu(shape: Shape) -> bool:
     return model.activation == "gelu" and not model.gated_mlp and not shape.stack.fused_bias_activation
 
 
-def mlp_forward(shape: Shape) -> Kernels:
+def mlp_forward(shape: Shape, name: str = "mlp") -> Kernels:
     """First product, bias, activation, second product; the last bias belongs to the residual join."""
-    out = [linear_forward(shape, "mlp.up", shape.hidden, shape.up_width)]
+    out = [*linear_forward(shape, f"{name}.up", shape.hidden, shape.up_width)]
     if shape.model.mlp_bias and not shape.stack.fused_bias_activation:
-        out.append(bias_add(shape, "mlp.up", shape.up_width))
-    out.extend(_activation_forward(shape))
-    out.append(linear_forward(shape, "mlp.down", shape.ffn, shape.hidden))
+        out.append(bias_add(shape, f"{name}.up", shape.up_width))
+    out.extend(_activation_forward(shape, name))
+    out.extend(linear_forward(shape, f"{name}.down", shape.ffn, shape.hidden))
     return tuple(out)
 
 
-def mlp_backward(shape: Shape) -> Kernels:
+def mlp_backward(shape: Shape, name: str = "mlp") -> Kernels:
     """The reverse, with the first product's bias gradient as a sum over tokens."""
-    out = [*linear_backward(shape, "mlp.down", shape.ffn, shape.hidden), *_activation_backward(shape)]
+    out = [*linear_backward(shape, f"{name}.down", shape.ffn, shape.hidden), *_activation_backward(shape, name)]
     if shape.model.mlp_bias:
-        out.append(bias_grad(shape, "mlp.up", shape.up_width, fused=shape.stack.fused_bias_activation))
-    out.extend(linear_backward(shape, "mlp.up", shape.hidden, shape.up_width))
+        out.append(bias_grad(shape, f"{name}.up", shape.up_width, fused=shape.stack.fused_bias_activation))
+    out.extend(linear_backward(shape, f"{name}.up", shape.hidden, shape.up_width))
     return tuple(out)
 
 
-def _activation_forward(shape: Shape) -> Kernels:
-    name = f"mlp.{shape.model.activation}"
+def _activation_forward(shape: Shape, mlp: str) -> Kernels:
+    name = f"{mlp}.{shape.model.activation}"
     if shape.stack.fused_bias_activation:
         read, written = shape.act(shape.up_width), shape.act(shape.ffn)
         return (memory_pass(name, read, written, fused=True, dtype=shape.precision.compute),)
     if shape.model.gated_mlp:
-        return (dense_pass(shape, name, shape.ffn, (1, 1)), dense_pass(shape, "mlp.gate", shape.ffn, (2, 1)))
+        return (dense_pass(shape, name, shape.ffn, (1, 1)), dense_pass(shape, f"{mlp}.gate", shape.ffn, (2, 1)))
     scripted = scripted_gelu(shape)
     return (dense_pass(shape, name, shape.ffn, (1, 2 if scripted else 1), fused=scripted),)
 
 
-def _activation_backward(shape: Shape) -> Kernels:
-    name = f"mlp.{shape.model.activation}_grad"
+def _activation_backward(shape: Shape, mlp: str) -> Kernels:
+    name = f"{mlp}.{shape.model.activation}_grad"
     if shape.stack.fused_bias_activation:
         read, written = shape.act(shape.ffn + shape.up_width), shape.act(shape.up_width)
         return (memory_pass(name, read, written, fused=True, role="input_grad", dtype=shape.precision.compute),)
     if shape.model.gated_mlp:
         return (
-            grad_pass(shape, "mlp.gate_grad.activation", shape.ffn, (2, 1)),
-            grad_pass(shape, "mlp.gate_grad.up", shape.ffn, (2, 1)),
+            grad_pass(shape, f"{mlp}.gate_grad.activation", shape.ffn, (2, 1)),
+            grad_pass(shape, f"{mlp}.gate_grad.up", shape.ffn, (2, 1)),
             grad_pass(shape, name, shape.ffn, (2, 1)),
-            grad_pass(shape, "mlp.up_grad_concat", shape.up_width, (1, 1)),
+            grad_pass(shape, f"{mlp}.up_grad_concat", shape.up_width, (1, 1)),
         )
     scripted = scripted_gelu(shape)
     return (grad_pass(shape, name, shape.ffn, (3 if scripted else 2, 1), fused=scripted),)

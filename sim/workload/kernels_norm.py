@@ -25,18 +25,22 @@ def eager_rmsnorm(shape: Shape) -> bool:
     return shape.model.norm == "rmsnorm" and not shape.stack.fused_norm
 
 
-def norm_params(shape: Shape) -> int:
-    """Parameters of one norm."""
-    return shape.hidden * (2 if shape.model.norm == "layernorm" else 1)
+def norm_params(shape: Shape, head: int = 0) -> int:
+    """Parameters of one norm over ``head`` elements (0: over the residual stream)."""
+    return (head or shape.hidden) * (2 if shape.model.norm == "layernorm" else 1)
 
 
-def norm_forward(shape: Shape, name: str) -> Kernels:
-    """One pass (read x, write y), or the eager RMSNorm: to fp32, square, mean, rsqrt, scale, back, times weight."""
-    one, dtype = shape.act(shape.hidden), shape.precision.compute
+def norm_forward(shape: Shape, name: str, width: int = 0, head: int = 0) -> Kernels:
+    """One pass (read x, write y), or the eager RMSNorm: to fp32, square, mean, rsqrt, scale, back, times weight.
+
+    A token has ``width`` elements (0: the residual stream), normed in rows of ``head`` (0: all of them in one).
+    """
+    width = width or shape.hidden
+    one, dtype = shape.act(width), shape.precision.compute
     if not eager_rmsnorm(shape):
-        weights = norm_params(shape) * shape.elem
+        weights = norm_params(shape, head or width) * shape.elem
         return (memory_pass(name, one + weights, one, fused=shape.stack.fused_norm, dtype=dtype),)
-    wide, row = one / shape.elem * FP32, float(shape.tokens * FP32)
+    wide, row = one / shape.elem * FP32, float(shape.tokens * FP32 * (width // (head or width)))
     chain = [
         ("square", wide, wide), ("mean", wide, row), ("rsqrt", row, row),
         ("scale", wide + row, wide), ("weight", one, one),
@@ -47,14 +51,18 @@ def norm_forward(shape: Shape, name: str) -> Kernels:
     return tuple(memory_pass(f"{name}.{part}", read, written, dtype=dtype) for part, read, written in chain)
 
 
-def norm_backward(shape: Shape, name: str) -> Kernels:
-    """The input gradient (reads dy and x) and the weight gradient (reads both again), or the eager chain's passes."""
-    one, dtype, fused = shape.act(shape.hidden), shape.precision.compute, shape.stack.fused_norm
-    weights = float(norm_params(shape) * shape.elem)
+def norm_backward(shape: Shape, name: str, width: int = 0, head: int = 0) -> Kernels:
+    """The input gradient (reads dy and x) and the weight gradient (reads both again), or the eager chain's passes.
+
+    ``width`` and ``head`` as in ``norm_forward``.
+    """
+    width = width or shape.hidden
+    one, dtype, fused = shape.act(width), shape.precision.compute, shape.stack.fused_norm
+    weights = float(norm_params(shape, head or width) * shape.elem)
     weight_grad = memory_pass(f"{name}.weight_grad", 2 * one, weights, fused=fused, role="weight_grad", dtype=dtype)
     if not eager_rmsnorm(shape):
-        return (grad_pass(shape, f"{name}.input_grad", shape.hidden, (2, 1), fused=fused), weight_grad)
-    wide, row = one / shape.elem * FP32, float(shape.tokens * FP32)
+        return (grad_pass(shape, f"{name}.input_grad", width, (2, 1), fused=fused), weight_grad)
+    wide, row = one / shape.elem * FP32, float(shape.tokens * FP32 * (width // (head or width)))
     chain = [
         ("weight", one, one), ("scale", wide + row, wide), ("scale_product", 2 * wide, wide),
         ("scale_sum", wide, row), ("rsqrt", 2 * row, row), ("square", wide + row, wide), ("add", 2 * wide, wide),

@@ -27,7 +27,7 @@ def accumulate_grads(params: float, precision: PrecisionSpec, tensors: int = 1, 
     tensor becomes the buffer. A wider buffer is added to from the first one on, as Megatron-LM's ``main_grad`` is.
     """
     new, stored = precision.param_bytes, DTYPE_BYTES[precision.grads]
-    if first and new == stored:
+    if not params or (first and new == stored):
         return ()
     one = params / tensors
     kernel = memory_pass(

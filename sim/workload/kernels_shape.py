@@ -13,8 +13,9 @@ from typing import Literal
 
 from sim.errors import Problem, ScenarioError
 from sim.spec.types import DTYPE_BYTES, LayoutSpec, ModelSpec, PrecisionSpec, StackSpec
-from sim.workload.model import attention_widths, mlp_in_width
+from sim.workload.model import attention_widths, head_dims, latent, mlp_in_width, value_width
 from sim.workload.ops import Collective, Kernel, KernelKind, Quality
+from sim.workload.recipes import RECIPES, Recipe
 
 Role = Literal["forward", "input_grad", "weight_grad"]
 Kernels = tuple[Kernel, ...]
@@ -33,6 +34,7 @@ INDEX_BYTES = 8  # token ids are int64
 class Shape:
     """One microbatch of a model on one rank: ``micro`` sequences of ``sequence`` tokens.
 
+    Inside ``local_experts`` experts the tokens at hand are ``rows`` that were sent to them (see ``kernels_moe``).
     Raises ScenarioError for fused attention in a 32-bit type, a kernel that does not exist.
     """
 
@@ -43,6 +45,8 @@ class Shape:
     precision: PrecisionSpec
     layout: LayoutSpec = ALONE
     token_parts: int = 1  # ranks over which the tokens at hand are split (sequence parallelism)
+    rows: int = 0  # tokens at hand where they are not the microbatch's
+    local_experts: int = 0  # products of a linear layer in one grouped launch; 0: an ordinary product
 
     def __post_init__(self) -> None:
         if self.micro < 1 or self.sequence < 1:
@@ -68,7 +72,7 @@ class Shape:
     @property
     def tokens(self) -> int:
         """Tokens of the microbatch on this rank: those of its context-parallel part."""
-        return self.micro * self.local_sequence // self.token_parts
+        return self.rows or self.micro * self.local_sequence // self.token_parts
 
     @property
     def local_sequence(self) -> int:
@@ -87,13 +91,43 @@ class Shape:
 
     @property
     def q_width(self) -> int:
-        """Width of the queries, and of the attention output before its projection."""
+        """Width of the queries."""
         return attention_widths(self.model)[0] // self.tp
 
     @property
     def kv_width(self) -> int:
-        """Width of the keys; the values are as wide. With more ranks than key heads every rank holds one head."""
-        return max(attention_widths(self.model)[1] // self.tp, self.model.head_dim)
+        """Width of the keys. With more ranks than key heads every rank holds one head."""
+        return max(attention_widths(self.model)[1] // self.tp, head_dims(self.model)[0])
+
+    @property
+    def value_width(self) -> int:
+        """Width of the values: as wide as the keys, but for latent attention."""
+        return max(value_width(self.model) // self.tp, head_dims(self.model)[1])
+
+    @property
+    def context_width(self) -> int:
+        """Width of the attention output before its projection."""
+        return self.model.heads * head_dims(self.model)[1] // self.tp
+
+    @property
+    def head_dims(self) -> tuple[int, int]:
+        """Dimensions of a head in the scores, and in the values."""
+        return head_dims(self.model)
+
+    @property
+    def latent(self) -> bool:
+        """Whether keys and values come from a low-rank latent (MLA)."""
+        return latent(self.model)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How the operands of linear layers are made narrow; None where they are not."""
+        return None if self.precision.fp8 == "none" else RECIPES[self.precision.fp8]
+
+    @property
+    def unquantised(self) -> Shape:
+        """The same with 16-bit products: for whatever recipes leave alone."""
+        return replace(self, precision=replace(self.precision, fp8="none")) if self.recipe else self
 
     @property
     def qkv_width(self) -> int:
@@ -167,19 +201,6 @@ def gemm(shape: Shape, name: str, mnk: tuple[int, int, int], batch: int = 1, rol
         bytes_read=float((m * k + k * n) * batch * shape.elem), bytes_written=float(m * n * batch * shape.elem),
         m=m, n=n, k=k, batch=batch, dtype=shape.precision.compute, role=role,
     )  # fmt: skip
-
-
-def linear_forward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernel:
-    """Y = X W^T over all tokens."""
-    return gemm(shape, name, (shape.tokens, outputs, inputs))
-
-
-def linear_backward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernels:
-    """The input gradient dY W, then the weight gradient dY^T X, in autograd's order."""
-    return (
-        gemm(shape, f"{name}.input_grad", (shape.tokens, inputs, outputs), role="input_grad"),
-        gemm(shape, f"{name}.weight_grad", (outputs, inputs, shape.tokens), role="weight_grad"),
-    )
 
 
 def memory_pass(

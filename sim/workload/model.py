@@ -3,7 +3,9 @@
 Owns exact counts that follow from a ``ModelSpec`` alone, and the lecture's round figures beside them. Must not know a
 batch, a precision, a software stack, a rank or a device. MACs ("multiplications") are not FLOPs: FLOPs are twice that.
 
-Limits: dense models with one attention block and one MLP a layer; no mixture of experts, no latent attention.
+A layer is one attention block (multi-head, or DeepSeek's latent attention) and one MLP, or a router with experts in its
+place (DeepSeek-V2 and -V3 technical reports, sections 2.1; Mixtral, section 2). Limits: prediction of several tokens
+(MTP) is not counted; neither is a gate on shared experts.
 """
 
 from __future__ import annotations
@@ -18,8 +20,35 @@ Tensor = tuple[str, int, int]
 
 
 def attention_widths(model: ModelSpec) -> tuple[int, int]:
-    """Width of the queries, and of the keys (or values): heads x head_dim, which need not be ``hidden``."""
+    """Width of the queries, and of the keys: heads x head_dim, which need not be ``hidden``.
+
+    Values are as wide as keys, but for latent attention (``value_width``).
+    """
+    if latent(model):
+        return (model.heads * head_dims(model)[0],) * 2
     return model.heads * model.head_dim, model.kv_heads * model.head_dim
+
+
+def latent(model: ModelSpec) -> bool:
+    """Whether keys and values come from a low-rank latent (MLA)."""
+    return model.attention == "mla"
+
+
+def head_dims(model: ModelSpec) -> tuple[int, int]:
+    """Dimensions of one head in the scores (with latent attention: unrotated and rotated), and in the values."""
+    if latent(model):
+        return model.nope_head_dim + model.rope_head_dim, model.v_head_dim
+    return model.head_dim, model.head_dim
+
+
+def value_width(model: ModelSpec) -> int:
+    """Width of the values, one head for each of the keys."""
+    return (model.heads if latent(model) else model.kv_heads) * head_dims(model)[1]
+
+
+def is_moe(model: ModelSpec, layer: int) -> bool:
+    """Whether the MLP of a layer is a mixture of experts."""
+    return model.experts > 0 and layer >= model.first_dense_layers
 
 
 def mlp_in_width(model: ModelSpec) -> int:
@@ -33,10 +62,11 @@ def _linear(name: str, layer: int, size: tuple[int, int], bias: bool) -> Iterato
         yield f"{name}.bias", layer, size[1]
 
 
-def _norm(model: ModelSpec, name: str, layer: int) -> Iterator[Tensor]:
-    yield f"{name}.weight", layer, model.hidden
+def _norm(model: ModelSpec, name: str, layer: int, width: int = 0) -> Iterator[Tensor]:
+    """``width`` 0: that of the residual stream."""
+    yield f"{name}.weight", layer, width or model.hidden
     if model.norm == "layernorm":
-        yield f"{name}.bias", layer, model.hidden
+        yield f"{name}.bias", layer, width or model.hidden
 
 
 def embedding_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
@@ -52,22 +82,59 @@ def embedding_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
 
 
 def layer_tensors(model: ModelSpec, layer: int = 0) -> tuple[Tensor, ...]:
-    """Tensors of one layer in the order of the forward pass; QKV is one tensor, and so are gate and up."""
-    q, kv = attention_widths(model)
-    h, prefix = model.hidden, f"layers.{layer}"
-    attention = [
-        *_linear(f"{prefix}.attention.qkv", layer, (h, q + 2 * kv), model.qkv_bias),
-        *_linear(f"{prefix}.attention.out", layer, (q, h), model.out_bias),
-    ]
-    mlp = [
-        *_linear(f"{prefix}.mlp.up", layer, (h, mlp_in_width(model)), model.mlp_bias),
-        *_linear(f"{prefix}.mlp.down", layer, (model.ffn, h), model.mlp_bias),
-    ]
+    """Tensors of one layer in the order of the forward pass; QKV is one tensor, and so are gate and up.
+
+    The matrices of all experts are one tensor, as a grouped product takes them.
+    """
+    prefix = f"layers.{layer}"
+    attention = list(_attention(model, f"{prefix}.attention", layer))
+    if is_moe(model, layer):
+        mlp = list(_experts(model, f"{prefix}.mlp", layer))
+    else:
+        mlp = list(_mlp(model, f"{prefix}.mlp", layer, model.ffn))
     norm1 = list(_norm(model, f"{prefix}.norm1", layer))
     norm2 = list(_norm(model, f"{prefix}.norm2", layer))
     if model.post_norm:
         return (*attention, *norm1, *mlp, *norm2)
     return (*norm1, *attention, *norm2, *mlp)
+
+
+def _attention(model: ModelSpec, name: str, layer: int) -> Iterator[Tensor]:
+    """Latent attention: queries and key-values each down to their rank, normed, and up to the heads.
+
+    The rotated part of the keys, one for all heads, comes straight out of the down projection. Its projections have no
+    biases (refused at the door).
+    """
+    h, (q, kv) = model.hidden, attention_widths(model)
+    context = model.heads * head_dims(model)[1]
+    if latent(model):
+        rank, rope, queries = model.kv_lora_rank, model.rope_head_dim, model.q_lora_rank
+        if queries:
+            yield from _linear(f"{name}.q_down", layer, (h, queries), bias=False)
+            yield from _norm(model, f"{name}.q_norm", layer, queries)
+        yield from _linear(f"{name}.q_up", layer, (queries or h, q), bias=False)
+        yield from _linear(f"{name}.kv_down", layer, (h, rank + rope), bias=False)
+        yield from _norm(model, f"{name}.kv_norm", layer, rank)
+        yield from _linear(f"{name}.kv_up", layer, (rank, kv - model.heads * rope + context), bias=False)
+    else:
+        yield from _linear(f"{name}.qkv", layer, (h, q + 2 * kv), model.qkv_bias)
+    if model.qk_norm:
+        yield from _norm(model, f"{name}.q_head_norm", layer, model.head_dim)
+        yield from _norm(model, f"{name}.k_head_norm", layer, model.head_dim)
+    yield from _linear(f"{name}.out", layer, (context, h), model.out_bias)
+
+
+def _mlp(model: ModelSpec, name: str, layer: int, ffn: int) -> Iterator[Tensor]:
+    yield from _linear(f"{name}.up", layer, (model.hidden, ffn * (2 if model.gated_mlp else 1)), model.mlp_bias)
+    yield from _linear(f"{name}.down", layer, (ffn, model.hidden), model.mlp_bias)
+
+
+def _experts(model: ModelSpec, name: str, layer: int) -> Iterator[Tensor]:
+    yield from _linear(f"{name}.router", layer, (model.hidden, model.experts), bias=model.router_bias)
+    for tensor, _, one in _mlp(model, f"{name}.experts", layer, model.moe_ffn):
+        yield tensor, layer, model.experts * one
+    if model.shared_experts:
+        yield from _mlp(model, f"{name}.shared", layer, model.shared_experts * model.moe_ffn)
 
 
 def head_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
@@ -100,9 +167,9 @@ def embedding_params(model: ModelSpec) -> int:
     return sum(count for _, _, count in embedding_tensors(model))
 
 
-def layer_params(model: ModelSpec) -> int:
+def layer_params(model: ModelSpec, layer: int = 0) -> int:
     """Parameters of one layer, biases and norms included."""
-    return sum(count for _, _, count in layer_tensors(model))
+    return sum(count for _, _, count in layer_tensors(model, layer))
 
 
 def head_params(model: ModelSpec) -> int:
@@ -112,7 +179,24 @@ def head_params(model: ModelSpec) -> int:
 
 def params(model: ModelSpec) -> int:
     """All parameters, exactly."""
-    return embedding_params(model) + model.layers * layer_params(model) + head_params(model)
+    layers = sum(count * layer_params(model, layer) for layer, count in _layer_kinds(model))
+    return embedding_params(model) + layers + head_params(model)
+
+
+def active_params(model: ModelSpec) -> int:
+    """Parameters that work on one token: all but those of the routed experts it does not visit.
+
+    Both tables of an untied model are in, as in Mixtral's 12.9e9 (Jiang et al. 2024, section 1).
+    """
+    sizes = (c for n, _, c in layer_tensors(model, model.first_dense_layers) if ".experts." in n)
+    idle = sum(c // model.experts * (model.experts - model.top_k) for c in sizes) if model.experts else 0
+    return params(model) - idle * max(0, model.layers - model.first_dense_layers)
+
+
+def _layer_kinds(model: ModelSpec) -> tuple[tuple[int, int], ...]:
+    """A layer of each kind, and how many there are like it."""
+    dense = min(model.first_dense_layers, model.layers) if model.experts else 0
+    return (0, dense), (dense, model.layers - dense)
 
 
 def lecture_params(model: ModelSpec) -> int:
@@ -125,16 +209,17 @@ def lecture_multiplications(model: ModelSpec, sequence: int) -> int:
     return 2 * sequence**2 * model.hidden + 12 * sequence * model.hidden**2
 
 
-def exact_multiplications(model: ModelSpec, sequence: int) -> int:
+def exact_multiplications(model: ModelSpec, sequence: int, layer: int = 0) -> int:
     """Multiplications (MACs) of one layer's matrix products, forward, for one sequence.
 
-    Scores and context are counted over the whole L x L square, causal or not.
+    Scores and context are counted over the whole L x L square, causal or not. Of routed experts those count that a
+    token visits, ``top_k``.
     """
-    q, kv = attention_widths(model)
-    h = model.hidden
-    projections = h * (q + 2 * kv) + q * h
-    mlp = h * mlp_in_width(model) + model.ffn * h
-    return sequence * (projections + mlp) + 2 * sequence**2 * q
+    matrices = 0
+    for name, _, count in layer_tensors(model, layer):
+        if name.endswith(".weight") and "norm" not in name:
+            matrices += count // model.experts * model.top_k if ".experts." in name else count
+    return sequence * matrices + sequence**2 * model.heads * sum(head_dims(model))
 
 
 def head_multiplications(model: ModelSpec, sequence: int) -> int:
@@ -167,5 +252,6 @@ def model_flops_per_token(model: ModelSpec, sequence: int) -> float:
     counted in full, as Megatron-LM (Narayanan et al. 2021, appendix) and PaLM (appendix B) do for MFU, so a kernel
     that skips the upper triangle shows a higher MFU than the work it did.
     """
-    macs = model.layers * exact_multiplications(model, sequence) + head_multiplications(model, sequence)
+    layers = sum(count * exact_multiplications(model, sequence, layer) for layer, count in _layer_kinds(model))
+    macs = layers + head_multiplications(model, sequence)
     return 3 * 2 * macs / sequence

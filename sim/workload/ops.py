@@ -28,10 +28,12 @@ Quality = Literal["fused", "naive"]
 class Kernel:
     """One GPU kernel, device-free: FLOPs, and bytes read from and written to memory.
 
-    A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest. An
-    ``attention`` kernel is fused (flash) attention over ``m`` = ``n`` = sequence length, ``k`` = head_dim, ``batch`` =
-    sequences x heads. Everything else is bound by memory; ``quality`` says whether it was written as one fused pass
-    or as a chain of naive element-wise passes, of which this is one.
+    A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest. A ``grouped``
+    one is a single launch of ``batch`` products with different numbers of rows (experts): ``m`` is their mean (``k`` of
+    a weight gradient), and ``flops`` counts all rows. An ``attention`` kernel is fused (flash) attention over ``m`` =
+    ``n`` = sequence length, ``k`` = head_dim, ``batch`` = sequences x heads. Everything else is bound by memory;
+    ``quality`` says whether it was written as one fused pass or as a chain of naive element-wise passes, of which this
+    is one.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Kernel:
     role: Literal["forward", "input_grad", "weight_grad"] = "forward"
     causal: bool = False
     quality: Quality = "fused"
+    grouped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +57,18 @@ class Collective:
     """An exchange over the ranks of one process group.
 
     ``size`` in bytes: of all_reduce, all_gather, reduce_scatter and broadcast the WHOLE buffer (n times the shard); of
-    send_recv (first member to second) and ring_step (every member to the next) one rank's message. ``overlap``:
-    inside a block's chain of work it runs beside the ``next`` kernel or the ``previous`` one instead of between them.
+    send_recv (first member to second) and ring_step (every member to the next) one rank's message; of all_to_all one
+    rank's whole send buffer, of which it keeps 1/n. ``overlap``: inside a block's chain of work it runs beside the
+    ``next`` kernel or the ``previous`` one instead of between them. ``copies``: the rows of an all_to_all are so many
+    copies of each token; one goes to a node and is passed on there, to ``most_nodes`` nodes at most (0: any number).
     """
 
-    kind: Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "ring_step"]
+    kind: Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "ring_step", "all_to_all"]
     axis: str
     size: float
     overlap: Literal["none", "next", "previous"] = "none"
+    copies: int = 0
+    most_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

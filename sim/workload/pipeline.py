@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.block import BlockBuilder
 from sim.workload.gather import Gathers
-from sim.workload.grads import GradientStream, policy_for
+from sim.workload.grads import GradientStream, policies_for
 from sim.workload.kernels import accumulate_grads, split_backward
 from sim.workload.ops import Action, Block, Collective, Phase
 from sim.workload.schedules.types import Schedule, ScheduleAction
@@ -29,7 +29,7 @@ class PipelineRank:
         self.schedule = schedule
         self.stages = stages
         self.rank = rank
-        self.policy = policy_for(scenario)
+        self.policies = policies_for(scenario)
         self.adjacent = scenario.layout.pp == 1  # the backward of a microbatch follows its forward at once
         self.blocks: list[Block] = []
         self.index: dict[object, int] = {}
@@ -104,7 +104,7 @@ class PipelineRank:
             phase="F" if forward else "B",
             param_bytes=self.scenario.precision.param_bytes,
             prefetch=layout.prefetch,
-            axis=self.policy.axis if layout.zero == 3 and self.policy.ranks > 1 else "",
+            policies=[p for p in self.policies if layout.zero == 3 and p.ranks > 1],
         )
         if not forward:
             (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
@@ -184,12 +184,17 @@ class PipelineRank:
     # -- gradients and memory ---------------------------------------------------------------------------------------
 
     def _streams(self, block: BlockBuilder, *, last: bool) -> list[GradientStream]:
-        return [GradientStream(block, self.policy)] if last or self.policy.transient else []
+        return [GradientStream(block, policy) for policy in self.policies if last or policy.transient]
 
     def _accumulate(self, block: BlockBuilder, unit: Unit, end: int, phase: Phase, *, first: bool) -> int:
         """Add to the gradients of earlier microbatches, where they are kept whole."""
-        once = first or self.policy.transient
-        adds = accumulate_grads(unit.params, self.scenario.precision, max(1, unit.tensors), first=once)
+        adds = [
+            kernel
+            for policy in self.policies
+            for kernel in accumulate_grads(
+                policy.params(unit), self.scenario.precision, policy.tensors(unit), first=first or policy.transient
+            )
+        ]
         return block.items(adds, phase, layer=unit.layer)[1] if adds else end
 
     def _take(self, block: BlockBuilder, index: int, sizes: Mapping[str, float]) -> None:

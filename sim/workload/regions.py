@@ -8,40 +8,46 @@ neighbouring product.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
+from sim.workload.kernels_linear import saved_input
 from sim.workload.kernels_shape import FP32, Items, Shape
 from sim.workload.ops import Collective, Kernel
 
 Overlap = Literal["none", "next", "previous"]
+Kind = Literal["all_gather", "reduce_scatter", "all_reduce"]
 
 
-def region_forward(shape: Shape, kernels: Items) -> Items:
-    """All-gather in and reduce-scatter out (sequence parallel), or all-reduce out."""
-    if shape.tp == 1:
-        return kernels
-    if shape.layout.sequence_parallel:
-        return (_exchange(shape, "all_gather", "next"), *kernels, _exchange(shape, "reduce_scatter", "previous"))
-    return (*kernels, _exchange(shape, "all_reduce", "previous"))
+def region_forward(shape: Shape, kernels: Items, width: int = 0) -> Items:
+    """All-gather in and reduce-scatter out (sequence parallel), or all-reduce out.
 
-
-def region_backward(shape: Shape, kernels: Items) -> Items:
-    """The conjugates. The input gradient's reduction comes before the last weight gradient, beside which it can run.
-
-    With sequence parallelism the gradient is gathered on the way in, and the region's input, of which only a part was
-    kept, is gathered again for that last weight gradient, beside the input gradient before it.
+    ``width`` is that of the region's input, 0 for the residual stream; its output joins the residual stream.
     """
     if shape.tp == 1:
         return kernels
-    last = max(
-        i for i, k in enumerate(kernels) if isinstance(k, Kernel) and (k.kind, k.role) == ("gemm", "weight_grad")
-    )
-    before, grad, after = kernels[: last - 1], kernels[last - 1], kernels[last:]
+    if shape.layout.sequence_parallel:
+        return (_exchange(shape, "all_gather", "next", width), *kernels, _exchange(shape, "reduce_scatter", "previous"))
+    return (*kernels, _exchange(shape, "all_reduce", "previous"))
+
+
+def region_backward(shape: Shape, kernels: Items, width: int = 0) -> Items:
+    """The conjugates. The input gradient's reduction comes before the last weight gradients, beside which it can run.
+
+    With sequence parallelism the gradient is gathered on the way in, and the region's input, of which only a part was
+    kept, is gathered again for these weight gradients, beside the input gradient before them; in the narrow form if
+    that is what was kept.
+    """
+    if shape.tp == 1:
+        return kernels
+    last = max(i for i, k in enumerate(kernels) if isinstance(k, Kernel) and (k.kind, k.role) == ("gemm", "input_grad"))
+    before, grad, after = kernels[:last], kernels[last], kernels[last + 1 :]
     if shape.layout.sequence_parallel:
         incoming = _exchange(shape, "all_gather", "next")
-        again = _exchange(shape, "all_gather", "next")
-        return (incoming, *before, again, grad, _exchange(shape, "reduce_scatter", "next"), *after)
-    return (*before, grad, _exchange(shape, "all_reduce", "next"), *after)
+        kept = saved_input(shape, width or shape.hidden)
+        again = replace(_exchange(shape, "all_gather", "next"), size=kept)
+        return (incoming, *before, again, grad, _exchange(shape, "reduce_scatter", "next", width), *after)
+    return (*before, grad, _exchange(shape, "all_reduce", "next", width), *after)
 
 
 def lookup_forward(shape: Shape) -> Items:
@@ -67,6 +73,7 @@ def loss_exchange(shape: Shape) -> Items:
     return (one, one, one)
 
 
-def _exchange(shape: Shape, kind: Literal["all_gather", "reduce_scatter", "all_reduce"], beside: Overlap) -> Collective:
+def _exchange(shape: Shape, kind: Kind, beside: Overlap, width: int = 0) -> Collective:
+    """``width`` elements of all tokens (0: the residual stream)."""
     overlap: Overlap = beside if shape.layout.tp_overlap else "none"
-    return Collective(kind=kind, axis="tp", size=shape.act(shape.hidden), overlap=overlap)
+    return Collective(kind=kind, axis="tp", size=shape.act(width or shape.hidden), overlap=overlap)

@@ -8,25 +8,26 @@ them by the ranks that shard.
 from __future__ import annotations
 
 from sim.spec.types import DTYPE_BYTES, Scenario
+from sim.workload.shares import Held
 from sim.workload.step_end import shard
 
 MOMENTS = 8.0  # fp32 momentum and variance
 MASTER = 4.0  # fp32 copy of a 16-bit parameter
 
 
-def state_bytes(scenario: Scenario, params: int) -> dict[str, float]:
+def state_bytes(scenario: Scenario, held: Held) -> dict[str, float]:
     """Bytes of one rank's parameters, gradients and optimizer states, wherever they live."""
     precision = scenario.precision
     return {
-        "parameters": shard(scenario, params, 3) * precision.param_bytes,
-        "gradients": shard(scenario, params, 2) * DTYPE_BYTES[precision.grads],
-        "optimizer states": shard(scenario, params, 1) * (MOMENTS + (MASTER if precision.master else 0.0)),
+        "parameters": shard(scenario, held, 3) * precision.param_bytes,
+        "gradients": shard(scenario, held, 2) * DTYPE_BYTES[precision.grads],
+        "optimizer states": shard(scenario, held, 1) * (MOMENTS + (MASTER if precision.master else 0.0)),
     }
 
 
-def on_gpu(scenario: Scenario, params: int) -> tuple[tuple[str, float], ...]:
+def on_gpu(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
     """(owner, bytes) on the GPU before the step begins. Offloaded owners are absent."""
-    states = state_bytes(scenario, params)
+    states = state_bytes(scenario, held)
     owned = {"parameters": states["parameters"]}
     if scenario.offload.gradients == "none":
         owned["gradients.shard" if scenario.layout.zero >= 2 else "gradients"] = states["gradients"]
@@ -36,7 +37,7 @@ def on_gpu(scenario: Scenario, params: int) -> tuple[tuple[str, float], ...]:
     return tuple(owned.items())
 
 
-def on_host(scenario: Scenario, params: int) -> tuple[tuple[str, float], ...]:
+def on_host(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
     """(owner, bytes) of this rank in host memory: 14 bytes a parameter and the 2 of the copy being sent back.
 
     ZeRO-Offload paper, section 3.2: fp32 states and 16-bit gradients on the CPU; the pinned staging buffer is the
@@ -44,9 +45,9 @@ def on_host(scenario: Scenario, params: int) -> tuple[tuple[str, float], ...]:
     """
     if scenario.offload.optimizer == "none":
         return ()
-    share = shard(scenario, params)
+    share = shard(scenario, held)
     return (
-        ("optimizer states", state_bytes(scenario, params)["optimizer states"]),
+        ("optimizer states", state_bytes(scenario, held)["optimizer states"]),
         ("gradients", share * DTYPE_BYTES[scenario.precision.grads]),
         ("parameters.staging", share * scenario.precision.param_bytes),
     )

@@ -1,36 +1,69 @@
 """How many parameters one rank holds of each unit, before any sharding over data-parallel ranks.
 
 Owns the split of tensors over tensor-parallel ranks (Megatron-LM: QKV, up and the embedding tables by columns or
-vocabulary, the two output projections by rows; norms and biases of row-split layers on every rank).
+vocabulary, the two output projections by rows; norms and biases of row-split layers on every rank; of latent attention
+the up projections) and of experts over expert-parallel ranks, whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from sim.workload import model
 from sim.workload.kernels import Shape
 
 
+class Held(Protocol):
+    """What a unit, or a rank, holds: parameters in so many tensors, of which so many of routed experts."""
+
+    @property
+    def params(self) -> int:
+        """All parameters."""
+
+    @property
+    def tensors(self) -> int:
+        """Tensors that they are in."""
+
+    @property
+    def experts(self) -> int:
+        """Parameters of routed experts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Parameters of one rank, in so many tensors."""
+    """Parameters of one rank, in so many tensors; ``experts`` of them are of routed experts.
+
+    Those are copied (and their gradients summed) over fewer ranks than the rest: the data-parallel ranks over ep.
+    """
 
     params: int
     tensors: int
+    experts: int = 0
+
+    @classmethod
+    def of(cls, units: Iterable[Held]) -> Share:
+        """All that a rank holds."""
+        held = list(units)
+        return cls(
+            params=sum(unit.params for unit in held),
+            tensors=sum(unit.tensors for unit in held),
+            experts=sum(unit.experts for unit in held),
+        )
 
 
 # Parts of a tensor's name -> it is split. What is not named here is on every tensor-parallel rank.
 _SPLIT = (
     "attention.qkv", "attention.out.weight", "mlp.up", "mlp.down.weight",
+    "attention.q_up", "attention.kv_up", "mlp.shared.up", "mlp.shared.down.weight",
     "embedding.tokens", "head.output.weight", "head.output.bias",
 )  # fmt: skip
 
 
-def layer_share(shape: Shape) -> Share:
+def layer_share(shape: Shape, layer: int = 0) -> Share:
     """One layer's parameters on one rank."""
-    return _share(shape, model.layer_tensors(shape.model))
+    return _share(shape, model.layer_tensors(shape.model, layer))
 
 
 def embedding_share(shape: Shape) -> Share:
@@ -48,12 +81,14 @@ def head_share(shape: Shape, *, copy: bool) -> Share:
 
 def _share(shape: Shape, tensors: Iterable[model.Tensor]) -> Share:
     """Key and value heads that are copied to several ranks count on each of them."""
-    params = count = 0
+    params = count = experts = 0
     for name, _, size in tensors:
         count += 1
         if "attention.qkv" in name:
             whole = shape.model.heads * shape.model.head_dim + 2 * shape.model.kv_heads * shape.model.head_dim
             params += size // whole * shape.qkv_width
+        elif ".experts." in name:
+            experts += size // shape.layout.ep
         else:
             params += -(-size // shape.tp) if any(part in name for part in _SPLIT) else size
-    return Share(params=params, tensors=count)
+    return Share(params=params + experts, tensors=count, experts=experts)

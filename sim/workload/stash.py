@@ -5,25 +5,32 @@ saved it first. Must not know when anything is freed (the program says so), nor 
 
 For a 16-bit GPT layer with dropout and a fused softmax the sum is Korthikanti et al. 2022, equation 1:
 ``s b h (34 + 5 a s / h)``. As they do, it leaves out what is O(tokens): the norms' row statistics. The flash kernel's
-row sums are counted. Not counted: dropout generator states, and what an allocator rounds up.
+row sums are counted. Not counted: dropout generator states, what an allocator rounds up, and narrow copies of weights.
+
+Inputs of linear layers are kept narrow where the recipe casts both directions in forward (``saved_input``); a tensor
+that something else reads as well (the context under flash attention, the router's input) is then kept in both forms.
 """
 
 from __future__ import annotations
 
 from sim.workload.kernels_edges import loss_bytes
+from sim.workload.kernels_latent import latent_widths
+from sim.workload.kernels_linear import saved_input
 from sim.workload.kernels_mlp import scripted_gelu
+from sim.workload.kernels_moe import expert_shape, sent_rows, shared_shape
 from sim.workload.kernels_norm import eager_rmsnorm
 from sim.workload.kernels_shape import FP32, INDEX_BYTES, MASK_BYTES, Shape
+from sim.workload.model import is_moe
 
 
-def layer_stash(shape: Shape, *, selective: bool = False) -> dict[str, float]:
+def layer_stash(shape: Shape, layer: int = 0, *, selective: bool = False) -> dict[str, float]:
     """Bytes that one layer's forward keeps on this rank, by owner: attention, MLP, norms, dropout masks.
 
     ``selective``: without what the core of attention keeps, 5 a s^2 b bytes over the tensor-parallel ranks.
     """
     return {
         "activations.attention": _attention(shape, selective),
-        "activations.mlp": _mlp(shape),
+        "activations.mlp": _moe(shape) if is_moe(shape.model, layer) else _mlp(shape),
         "activations.norm": 2 * _norm(shape.between),
         "activations.masks": _masks(shape, selective),
     }
@@ -34,34 +41,83 @@ def _attention(shape: Shape, selective: bool) -> float:
 
     With sequence parallelism a rank keeps its part of the region's input, and gathers it again in backward.
     """
-    kv = shape.kv_width if shape.flash else shape.q_width  # the batched products read one k and v a query head
-    kept = shape.between.act(shape.hidden) + shape.act(shape.q_width + 2 * kv) + shape.act(shape.q_width)
+    keys, values = shape.kv_width, shape.value_width
+    if not shape.flash:  # the batched products read one k and v a query head
+        keys, values = shape.q_width, shape.context_width
+    kept = _projections(shape) + shape.act(shape.q_width + keys + values) + saved_input(shape, shape.context_width)
     if shape.flash:
-        return kept + shape.head_batch * shape.local_sequence * FP32
+        both = shape.act(shape.context_width) if _narrow(shape) else 0.0
+        return kept + both + shape.head_batch * shape.local_sequence * FP32
     if selective:
         return kept
     return kept + shape.scores * shape.elem * (2 if shape.dropout else 1)
 
 
+def _narrow(shape: Shape) -> bool:
+    """Whether linear layers keep a copy of their input that only they can read."""
+    return shape.recipe is not None and shape.recipe.keeps
+
+
+def _projections(shape: Shape) -> float:
+    """Inputs of whatever makes q, k and v: of the products, and of norms between them (latents, heads)."""
+    between, model = shape.between, shape.model
+    kept = saved_input(between, shape.hidden)
+    if model.qk_norm:
+        kept += _norm_input(shape, shape.q_width) + _norm_input(shape, shape.kv_width)
+    if shape.latent:
+        kv = latent_widths(shape)[1]
+        kept += _norm_input(between, model.kv_lora_rank) + between.act(kv - model.kv_lora_rank)
+        kept += saved_input(between, model.kv_lora_rank)
+        if model.q_lora_rank:
+            kept += _norm_input(between, model.q_lora_rank) + saved_input(between, model.q_lora_rank)
+    return kept
+
+
+def _moe(shape: Shape) -> float:
+    """Input of the router, scores, dispatched rows with what experts keep of them, rows that came back, shared experts.
+
+    The rows that came back are kept for the gradient of their scores.
+    """
+    here, one = shape.between, expert_shape(shape)
+    kept = here.act(shape.hidden) + here.tokens * shape.model.experts * FP32
+    kept += saved_input(one, shape.hidden) + _inner(one) + sent_rows(shape) * shape.hidden * shape.elem
+    if shape.model.shared_experts:
+        narrow = saved_input(here, shape.hidden) if _narrow(shape) else 0.0
+        kept += narrow + _inner(shared_shape(shape))
+    return kept
+
+
 def _mlp(shape: Shape) -> float:
     """Input of the first product, input of the activation, input of the second product.
 
-    ReLU's backward reads its output, which is kept anyway. The unfused forms keep one more: SwiGLU the activated
-    gate, scripted GELU its tanh (2 x 4h bytes a token that the 34 s b h do not have).
+    ReLU's backward reads its output, which is kept anyway (unless the second product keeps it narrow). The unfused
+    forms keep one more: SwiGLU the activated gate, scripted GELU its tanh (2 x 4h bytes a token that the 34 s b h do
+    not have).
     """
+    return saved_input(shape.between, shape.hidden) + _inner(shape)
+
+
+def _inner(shape: Shape) -> float:
+    """What the MLP keeps behind its first product."""
     model = shape.model
-    kept = shape.between.act(shape.hidden) + shape.act(shape.ffn)
+    kept = saved_input(shape, shape.ffn)
     if model.activation != "relu" or model.gated_mlp:
         kept += shape.act(shape.up_width)
+    elif _narrow(shape):
+        kept += shape.act(shape.ffn)
     if scripted_gelu(shape) or (model.gated_mlp and not shape.stack.fused_bias_activation):
         kept += shape.act(shape.ffn)
     return kept
 
 
 def _norm(shape: Shape) -> float:
+    return _norm_input(shape, shape.hidden)
+
+
+def _norm_input(shape: Shape, width: int) -> float:
     """Input of a norm; the eager RMSNorm keeps it in fp32, and the normalised rows before the weight."""
-    one = shape.act(shape.hidden)
-    return shape.tokens * shape.hidden * FP32 + one if eager_rmsnorm(shape) else one
+    one = shape.act(width)
+    return shape.tokens * width * FP32 + one if eager_rmsnorm(shape) else one
 
 
 def _masks(shape: Shape, selective: bool) -> float:
@@ -77,16 +133,21 @@ def layer_input(shape: Shape) -> float:
     return shape.between.act(shape.hidden)
 
 
-def layer_workspace(shape: Shape) -> float:
+def layer_workspace(shape: Shape, layer: int = 0) -> float:
     """Largest bytes alive for a moment in a layer's backward, beyond what forward kept and beside weight gradients.
 
     The gradient of the residual stream is alive throughout. Beside it, the largest of: the gradients before and after
     the activation; before and after the softmax (math); dq, dk, dv and their concatenation, with FlashAttention-2's and
-    -3's fp32 accumulator of dq (flash). Recomputing forward needs no more: two s x s matrices at a time.
+    -3's fp32 accumulator of dq (flash). Recomputing forward needs no more: two s x s matrices at a time. Beside an
+    expert's activation are the gradients of its rows on both sides of an exchange.
     """
     mlp = shape.act(shape.ffn + shape.up_width)
+    if is_moe(shape.model, layer):
+        one = expert_shape(shape)
+        mlp = one.act(max(one.ffn + one.up_width, 2 * shape.hidden))
     if shape.flash:
-        attention = 2 * shape.act(shape.qkv_width) + shape.tokens * shape.q_width * FP32
+        attention = 2 * shape.act(shape.q_width + shape.kv_width + shape.value_width)
+        attention += shape.tokens * shape.q_width * FP32
     else:
         attention = 2.0 * shape.scores * shape.elem
     return shape.act(shape.hidden) + max(mlp, attention)

@@ -13,6 +13,7 @@ from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload import grads, kernels
 from sim.workload.block import COMPUTE, BlockBuilder
 from sim.workload.ops import Block, Collective, Copy, HostWork, Op
+from sim.workload.shares import Held
 
 ADAM_BYTES = 28.0  # fp32 p, m, v, g read and p, m, v written (DeepSpeedCPUAdam)
 ADAM_FLOPS = 14.0  # multiplications, additions, one square root and one division a parameter, counted in Adam's update
@@ -20,19 +21,21 @@ UNSCALE_BYTES = 8.0  # fp32 gradients read and written
 TILE = 128 * 2**20  # parameters a tile (DeepSpeed cpu_adam: TILE), when copy-back overlaps the update
 
 
-def shard(scenario: Scenario, params: int, stage: int = 1) -> int:
-    """Parameters of the rank's part once ZeRO ``stage`` shards its ``params`` (all of them below that stage)."""
-    return params if scenario.layout.zero < stage else math.ceil(params / grads.policy_for(scenario).ranks)
+def shard(scenario: Scenario, held: Held, stage: int = 1) -> int:
+    """Parameters of the rank's part once ZeRO ``stage`` shards what it holds (all of them below that stage)."""
+    if scenario.layout.zero < stage:
+        return held.params
+    return sum(math.ceil(policy.params(held) / policy.ranks) for policy in grads.policies_for(scenario))
 
 
-def optimizer_block(scenario: Scenario, params: int, *, shared_embedding: float = 0.0) -> Block:
-    """The block that ends a step, for a rank that holds ``params`` parameters and updates its shard.
+def optimizer_block(scenario: Scenario, held: Held, *, shared_embedding: float = 0.0) -> Block:
+    """The block that ends a step, for a rank that holds these parameters and updates its shard.
 
     ``shared_embedding``: bytes of the tied embedding's gradient that first and last stage exchange first.
     """
     block = BlockBuilder("optimizer")
-    share = shard(scenario, params)
-    _wait_for_gradients(block, scenario)
+    share = shard(scenario, held)
+    _wait_for_gradients(block, scenario, held)
     if shared_embedding:
         work = Collective(kind="all_reduce", axis="embedding", size=shared_embedding)
         tied = block.side("all-reduce tied embedding", work, "pp", "O", "pp", deps=(len(block.ops) - 1,))
@@ -42,14 +45,15 @@ def optimizer_block(scenario: Scenario, params: int, *, shared_embedding: float 
         _cpu_step(block, scenario, share) if scenario.offload.optimizer == "cpu" else _gpu_step(block, scenario, share)
     )
     if 1 <= scenario.layout.zero < 3:
-        _gather_parameters(block, scenario, params, after)
+        _gather_parameters(block, scenario, held, after)
     return block.block()
 
 
-def _wait_for_gradients(block: BlockBuilder, scenario: Scenario) -> None:
-    policy = grads.policy_for(scenario)
-    waits = [grads.REDUCED] if policy.kind else []
-    waits += [grads.ON_HOST] if policy.offload else []
+def _wait_for_gradients(block: BlockBuilder, scenario: Scenario, held: Held) -> None:
+    """A stage may hold none of one part: its first layers may all be dense."""
+    policies = [policy for policy in grads.policies_for(scenario) if policy.params(held)]
+    waits = [grads.REDUCED] if any(policy.kind for policy in policies) else []
+    waits += [grads.ON_HOST] if any(policy.offload for policy in policies) else []
     block.marker("gradients complete", "O", waits=waits)
 
 
@@ -64,10 +68,10 @@ def _norm(block: BlockBuilder, scenario: Scenario, share: int) -> None:
         _, last = block.kernels(kernels.grad_norm(share, DTYPE_BYTES[precision.grads]), "O")
     else:  # norms of the parts were taken on the GPU before each left it: only their sum is formed here
         last = block.marker("sum of norms", "O")
-    dense = grads.policy_for(scenario)
     axes = [
-        (dense.axis, "dp", layout.zero >= 1 and dense.ranks > 1),
+        *((p.axis, "dp", layout.zero >= 1 and p.ranks > 1) for p in grads.policies_for(scenario)),
         ("tp", "tp", layout.tp > 1),
+        ("ep", "ep", layout.ep > 1),
         ("pp", "pp", layout.pp > 1),
     ]
     for axis, category, several in axes:
@@ -113,15 +117,16 @@ def _last_compute(block: BlockBuilder) -> tuple[int, ...]:
     return tuple([i for i, op in enumerate(block.ops) if op.stream == COMPUTE][-1:])
 
 
-def _gather_parameters(block: BlockBuilder, scenario: Scenario, params: int, after: int) -> None:
+def _gather_parameters(block: BlockBuilder, scenario: Scenario, held: Held, after: int) -> None:
     """ZeRO 1 and 2: every rank gathers the parameters that the others updated, bucket by bucket."""
-    policy = grads.policy_for(scenario)
-    if policy.ranks == 1:
-        return
-    total = float(params * scenario.precision.param_bytes)
-    buckets = max(1, math.ceil(total / scenario.layout.gather_bucket))
-    for number in range(buckets):
-        work = Collective(kind="all_gather", axis=policy.axis, size=total / buckets)
-        name = f"all-gather parameters {number + 1}/{buckets}"
-        after = block.side(name, work, "gather", "O", "param_gather", deps=(after,))
-    block.marker("parameters gathered", "O", deps=(after,))
+    begin = len(block.ops)
+    for policy in grads.policies_for(scenario):
+        total = float(policy.params(held) * scenario.precision.param_bytes) if policy.ranks > 1 else 0.0
+        buckets = math.ceil(total / scenario.layout.gather_bucket)
+        what = "experts" if policy.experts else "parameters"
+        for number in range(buckets):
+            work = Collective(kind="all_gather", axis=policy.axis, size=total / buckets)
+            name = f"all-gather {what} {number + 1}/{buckets}"
+            after = block.side(name, work, "gather", "O", "param_gather", deps=(after,))
+    if len(block.ops) > begin:
+        block.marker("parameters gathered", "O", deps=(after,))

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from sim.spec.types import Scenario
 from sim.workload import kernels, shares, stash
 from sim.workload.kernels import Items
+from sim.workload.model import is_moe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One unit of the model, for one microbatch on one rank.
 
-    ``params`` are this rank's parameters before any sharding over data-parallel ranks, in ``tensors`` tensors.
+    ``params`` are this rank's parameters before any sharding over data-parallel ranks, in ``tensors`` tensors; of these
+    ``experts`` belong to routed experts whose copies are on other ranks than those of the rest.
     ``recompute`` is empty when activations are kept. ``kept`` bytes live from forward to backward; ``restored`` bytes
     exist only while the unit is recomputed and differentiated; ``workspace`` only while it is differentiated, and
     ``forward_workspace`` only during forward. ``root`` units (embedding and head) stay gathered from forward to
@@ -27,6 +29,7 @@ class Unit:
     name: str
     layer: int
     params: int
+    experts: int
     tensors: int
     forward: Items
     recompute: Items
@@ -76,41 +79,43 @@ def _recomputed(scenario: Scenario, position: int) -> str:
 
 
 class _Layers:
-    """Layers by how they are recomputed, each kind's work built once."""
+    """Layers by how they are recomputed and whether they have experts, each kind's work built once."""
 
     def __init__(self, shape: kernels.Shape) -> None:
         self.shape = shape
-        self.built: dict[str, Unit] = {}
+        self.built: dict[tuple[str, bool], Unit] = {}
 
     def unit(self, layer: int, *, recomputed: str) -> Unit:
         """Layer number ``layer`` of the model."""
-        if recomputed not in self.built:
-            self.built[recomputed] = self._build(recomputed)
-        return replace(self.built[recomputed], name=f"layer{layer}", layer=layer)
+        kind = (recomputed, is_moe(self.shape.model, layer))
+        if kind not in self.built:
+            self.built[kind] = self._build(recomputed, layer)
+        return replace(self.built[kind], name=f"layer{layer}", layer=layer)
 
-    def _build(self, recomputed: str) -> Unit:
+    def _build(self, recomputed: str, layer: int) -> Unit:
         shape = self.shape
-        share = shares.layer_share(shape)
-        everything = stash.layer_stash(shape)
+        share = shares.layer_share(shape, layer)
+        everything = stash.layer_stash(shape, layer)
         kept, restored = everything, dict[str, float]()
         if recomputed == "full":
             kept = {"activations.checkpoints": stash.layer_input(shape)}
             restored = _without_checkpoint(everything, shape)
         elif recomputed == "selective":
-            kept = stash.layer_stash(shape, selective=True)
+            kept = stash.layer_stash(shape, layer, selective=True)
             restored = {owner: size - kept[owner] for owner, size in everything.items() if size > kept[owner]}
         return Unit(
             name="layer",
             layer=-1,
             params=share.params,
+            experts=share.experts if shape.layout.ep * shape.layout.tp > 1 else 0,
             tensors=share.tensors,
-            forward=kernels.layer_forward(shape),
-            recompute=kernels.recompute_items(shape, recomputed),
-            backward=kernels.layer_backward(shape),
+            forward=kernels.layer_forward(shape, layer),
+            recompute=kernels.recompute_items(shape, recomputed, layer),
+            backward=kernels.layer_backward(shape, layer),
             kept=kept,
             restored=restored,
             forward_workspace=0.0,
-            workspace=stash.layer_workspace(shape),
+            workspace=stash.layer_workspace(shape, layer),
             root=False,
         )
 
@@ -128,6 +133,7 @@ def _embedding(shape: kernels.Shape) -> Unit:
         name="embedding",
         layer=-1,
         params=share.params,
+        experts=0,
         tensors=share.tensors,
         forward=kernels.embedding_forward(shape),
         recompute=(),
@@ -147,6 +153,7 @@ def _head(shape: kernels.Shape, *, alone: bool) -> Unit:
         name="head",
         layer=-1,
         params=share.params,
+        experts=0,
         tensors=share.tensors,
         forward=kernels.head_forward(shape),
         recompute=(),

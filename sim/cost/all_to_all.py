@@ -1,0 +1,99 @@
+"""All-to-all: every member sends a part of its buffer to every other, directly. Pure functions on a built ``Cluster``.
+
+Owns who sends how much over which link. Inside a node each pair uses its own route; between nodes every member uses the
+adapter that serves it, both ways (NCCL's grouped sends and receives).
+
+With ``copies`` the rows of a buffer are copies of the same tokens for several experts. A token then crosses to each
+node once, to the GPU at its sender's place there, which passes it on to those of its node that want it (DeepEP's
+normal kernels; DeepSeek-V3 technical report, section 3.2.2). Experts are taken to be chosen evenly: of N nodes with
+parts f of the members, a token with k copies visits a node with probability 1 - (1 - f)^k; with at most M nodes a
+token, M (1 - (1 - 1/M)^k) of them in all. Sums on the way back cross the same links the other way round.
+
+Limits. Messages have no overhead of their own; a network hop does not load PCIe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sim.cluster.types import Cluster
+from sim.cost.collectives import NCCL_RING_BASE_LATENCY, CollectiveCost, Member, by_node, cost_of, no_network
+from sim.workload.ops import Collective
+
+
+def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
+    """Cost of ``work`` (``size``: the whole send buffer of one member, which keeps 1/n of it).
+
+    Raises:
+        InfeasibleError: members sit on several nodes and the cluster has no NICs.
+    """
+    if len(members) < 2:
+        return cost_of({}, 0.0, cluster)
+    nodes = by_node(members)
+    if len(nodes) > 1 and (cluster.spec.nics is None or cluster.spec.nics.count == 0):
+        raise no_network(cluster)
+    visits = _visits(work, {node: len(gpus) / len(members) for node, gpus in nodes.items()})
+    loads = _Loads(cluster)
+    for node in nodes:
+        loads.inside(node, nodes, work.size / len(members))
+        if len(nodes) > 1:
+            loads.between(node, nodes, visits)
+            if work.copies:
+                there = len(nodes[node])
+                loads.inside(node, nodes, work.size * (len(members) - there) / len(members) / there)
+    cost = cost_of(loads.amounts, _latency(len(nodes), cluster), cluster)
+    return replace(cost, sm_load=cluster.spec.sm_share * cost.duration)
+
+
+def _visits(work: Collective, parts: dict[int, float]) -> dict[int, float]:
+    """Bytes that a member sends to each node if it is on another, by node: rows, or tokens that go there at all."""
+    if not work.copies:
+        return {node: work.size * part for node, part in parts.items()}
+    token = work.size / work.copies
+    chance = {node: 1 - (1 - part) ** work.copies for node, part in parts.items()}
+    most = work.most_nodes
+    if 0 < most < len(parts):
+        allowed = most * (1 - (1 - 1 / most) ** work.copies)
+        scale = allowed / sum(chance.values())
+        chance = {node: value * scale for node, value in chance.items()}
+    return {node: token * value for node, value in chance.items()}
+
+
+class _Loads:
+    """Bytes on each resource of the cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.amounts: dict[int, float] = {}
+
+    def inside(self, node: int, nodes: Mapping[int, tuple[int, ...]], size: float) -> None:
+        """Messages of ``size`` bytes between each pair of a node: read from HBM, cross the links, write to HBM."""
+        places, peer = self.cluster.places, self.cluster.peer
+        for i in nodes[node]:
+            for j in nodes[node]:
+                for local in (places[i].hbm, places[j].hbm, *peer[i][j]) if i != j else ():
+                    self._add(node, local, size)
+
+    def between(self, node: int, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:
+        """What each member of a node sends to other nodes and, evenly with its neighbours, receives from them."""
+        gpus, total = nodes[node], sum(len(gpus) for gpus in nodes.values())
+        sent = sum(size for other, size in visits.items() if other != node)
+        arriving = visits[node] * (total - len(gpus)) / len(gpus)
+        for gpu in gpus:
+            place = self.cluster.places[gpu]
+            self._add(node, place.nic_tx, sent)
+            self._add(node, place.nic_rx, arriving)
+            self._add(node, place.hbm, sent + arriving)
+
+    def _add(self, node: int, local: int, amount: float) -> None:
+        number = self.cluster.at(node, local)
+        self.amounts[number] = self.amounts.get(number, 0.0) + amount
+
+
+def _latency(nodes: int, cluster: Cluster) -> float:
+    """Start of a kernel and one hop: over the network where there are several nodes."""
+    spec = cluster.spec
+    base = NCCL_RING_BASE_LATENCY if spec.nvlink is None else spec.nvlink.base_latency
+    intra = spec.host_link.latency if spec.nvlink is None else spec.nvlink.step_latency
+    return base + (spec.nics.step_latency if nodes > 1 and spec.nics is not None else intra)

@@ -1,0 +1,95 @@
+"""A linear layer: its three products, grouped over experts or not, and the casts that a narrow recipe puts before them.
+
+Owns sizes and bytes of these kernels. Must not know which layer of the model it is.
+"""
+
+from __future__ import annotations
+
+from sim.workload.kernels_shape import FP32, Kernels, Role, Shape, memory_pass
+from sim.workload.ops import Kernel
+
+
+def linear_forward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernels:
+    """Y = X W^T over all tokens; input and weight are cast first where products are narrow."""
+    recipe = shape.recipe
+    product = _product(shape, name, (inputs, outputs), "forward")
+    if recipe is None:
+        return (product,)
+    copies = 2 if recipe.keeps else 1
+    x, w, _ = _elements(shape, inputs, outputs)
+    return (
+        *_cast(shape, f"{name}.cast_input", x, copies * recipe.operand, "forward"),
+        *_cast(shape, f"{name}.cast_weight", w, copies * recipe.weight, "forward"),
+        product,
+    )
+
+
+def linear_backward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernels:
+    """The input gradient dY W, then the weight gradient dY^T X, in autograd's order, each after its casts."""
+    size = (inputs, outputs)
+    inner = _product(shape, f"{name}.input_grad", size, "input_grad")
+    weight = _product(shape, f"{name}.weight_grad", size, "weight_grad")
+    recipe = shape.recipe
+    if recipe is None:
+        return inner, weight
+    x, w, y = _elements(shape, inputs, outputs)
+    if recipe.keeps:
+        return (*_cast(shape, f"{name}.cast_grad", y, 2 * recipe.operand, "input_grad"), inner, weight)
+    return (
+        *_cast(shape, f"{name}.cast_grad", y, recipe.operand, "input_grad"),
+        *_cast(shape, f"{name}.cast_weight_columns", w, recipe.weight, "input_grad"),
+        inner,
+        *_cast(shape, f"{name}.cast_grad_columns", y, recipe.operand, "weight_grad"),
+        *_cast(shape, f"{name}.cast_input_columns", x, recipe.operand, "weight_grad"),
+        weight,
+    )
+
+
+def saved_input(shape: Shape, width: float) -> float:
+    """Bytes that a linear layer keeps of its input of ``width`` elements a token.
+
+    Recipes that cast both directions in forward keep the narrow copy that the weight gradient reads; the others keep
+    the 16-bit tensor.
+    """
+    recipe = shape.recipe
+    if recipe is None or not recipe.keeps:
+        return shape.act(width)
+    return float(shape.tokens * width * recipe.operand)
+
+
+def _groups(shape: Shape) -> int:
+    return max(1, shape.local_experts)
+
+
+def _elements(shape: Shape, inputs: int, outputs: int) -> tuple[int, int, int]:
+    """Elements of input, weights and output."""
+    return shape.tokens * inputs, _groups(shape) * inputs * outputs, shape.tokens * outputs
+
+
+def _product(shape: Shape, name: str, size: tuple[int, int], role: Role) -> Kernel:
+    """2 x rows x inputs x outputs FLOPs whatever the role; every tensor is read or written once."""
+    inputs, outputs = size
+    rows = -(-shape.tokens // _groups(shape))
+    x, w, y = _elements(shape, inputs, outputs)
+    m, n, k, read, written = {
+        "forward": (rows, outputs, inputs, (x, w), y),
+        "input_grad": (rows, inputs, outputs, (y, w), x),
+        "weight_grad": (outputs, inputs, rows, (y + x, 0), w),
+    }[role]
+    recipe = shape.recipe
+    operand, weight = (recipe.operand, recipe.weight) if recipe else (shape.elem, shape.elem)
+    return Kernel(
+        name=name, kind="gemm", flops=2.0 * shape.tokens * inputs * outputs,
+        bytes_read=float(read[0] * operand + read[1] * weight), bytes_written=float(written * shape.elem),
+        m=m, n=n, k=k, batch=_groups(shape), dtype=recipe.dtype if recipe else shape.precision.compute, role=role,
+        grouped=shape.local_experts > 0,
+    )  # fmt: skip
+
+
+def _cast(shape: Shape, name: str, elements: int, written: float, role: Role) -> Kernels:
+    """One pass that reads 16 bits and writes ``written`` bytes an element, after one for the largest value."""
+    dtype, read = shape.precision.compute, float(elements * shape.elem)
+    cast = memory_pass(name, read, elements * written, fused=True, role=role, dtype=dtype)
+    if shape.recipe and shape.recipe.amax:
+        return (memory_pass(f"{name}.amax", read, FP32, fused=True, role=role, dtype=dtype), cast)
+    return (cast,)
