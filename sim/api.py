@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from sim.analysis.analyse import Facts, analyse
-from sim.analysis.result import Result, Verdict, Weight
+from sim.analysis.result import Order, Result, Verdict, Weight
 from sim.cluster.build import build as build_cluster
 from sim.cost.lower import lower
 from sim.engine.core import simulate as simulate_plan
@@ -24,7 +24,12 @@ from sim.spec.types import Scenario
 from sim.timeline.columns import Timeline
 from sim.workload import model
 from sim.workload.build import build as build_workload
+from sim.workload.build import read_schedule
 from sim.workload.peak import peak
+from sim.workload.schedules.csv_text import to_csv
+from sim.workload.schedules.dry_run import dry_run
+from sim.workload.schedules.grid import draw
+from sim.workload.schedules.own import faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,7 @@ def run(
     ``overrides`` are ``key.path=value`` texts; ``progress`` is called with (spans so far, spans in all); ``fold=False``
     simulates every rank. Raises ``ScenarioError`` for bad input, ``InfeasibleError`` where ranks have no route.
     """
-    return simulate(load(source, overrides).scenario, fold=fold, progress=progress)
+    return simulate(_load(source, overrides), fold=fold, progress=progress)
 
 
 def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, int], None] | None = None) -> Step:
@@ -68,7 +73,7 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
 
 def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
     """Validate a scenario, count its model and weigh its memory, without simulating."""
-    scenario = load(source, overrides).scenario
+    scenario = _load(source, overrides)
     spec, sequence = scenario.model, scenario.batch.sequence
     programs = build_workload(scenario).programs
     device = scenario.cluster.device
@@ -88,6 +93,35 @@ def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
         sustained=scenario.stack.sustained.get(device.name, 1.0),
         assumed=device.name not in scenario.stack.sustained,
     )
+
+
+def schedule(source: str, overrides: Sequence[str] = (), *, width: int = 0) -> Order:
+    """The pipeline schedule of a scenario: its order of actions, drawn with equal stages and free messages.
+
+    ``width``: characters of a line that are drawn (0: all). Raises ``ScenarioError`` for bad input.
+    """
+    scenario = _load(source, overrides)
+    read = read_schedule(scenario)
+    order = read.schedule
+    drawn = draw(order, width=width)
+    return Order(
+        scenario=scenario.name,
+        name=order.name,
+        ranks=order.ranks,
+        stages=order.stages,
+        microbatches=order.microbatches,
+        copies=order.copies,
+        held=dry_run(order, 1, 1, 1).in_flight,
+        grid=drawn.text,
+        width=drawn.width,
+        csv=to_csv(order),
+        dropped=read.dropped,
+    )
+
+
+def _load(source: str, overrides: Sequence[str]) -> Scenario:
+    """The scenario of a file; a schedule file is read by those who know its format."""
+    return load(source, overrides, reader=faults).scenario
 
 
 def _host_part(scenario: Scenario) -> float:

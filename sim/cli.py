@@ -101,21 +101,32 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
 @app.command()
 def init(name: Annotated[str, typer.Argument(help="Name of the new scenario; writes NAME.yaml here.")]) -> None:
     """Write a commented scenario to start from."""
-    from sim.errors import Problem, ScenarioError
     from sim.spec.template import scenario_template
 
     path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    text = scenario_template(path.stem)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        what = "it exists already and is left alone; choose another name"
-        raise ScenarioError([Problem(str(path), 0, 0, "", what)]) from None
-    except OSError as error:
-        what = f"cannot be written: {error.strerror}; choose a place you may write to"
-        raise ScenarioError([Problem(str(path), 0, 0, "", what)]) from None
+    _write_new(path, scenario_template(path.stem))
     typer.echo(f"wrote {path}; next: stepline run {path}")
+
+
+@app.command()
+def schedule(
+    file: File,
+    csv: Annotated[Path | None, typer.Option(help="Write it as a CSV file, in the format of torch pipelining.")] = None,
+    width: Annotated[
+        int, typer.Option(min=0, help="Characters of a line; default: the terminal's, or all where there is none.")
+    ] = 0,
+    overrides: Sets = None,
+) -> None:
+    """Draw the pipeline schedule of a scenario: which rank does what, in which order."""
+    from sim.api import schedule as order_of
+    from sim.report.schedule_text import show_schedule
+
+    console = _console()
+    order = order_of(file, overrides or (), width=width or (console.width if console.is_terminal else 0))
+    show_schedule(console, order)
+    if csv is not None:
+        _write_new(csv, order.csv)
+        console.print(f"wrote {csv}; a scenario takes it as layout.schedule_file", soft_wrap=True)
 
 
 @app.command()
@@ -126,6 +137,21 @@ def schema() -> None:
     from sim.spec.schema import json_schema
 
     sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet."""
+    from sim.errors import Problem, ScenarioError
+
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        what = "it exists already and is left alone; choose another name"
+        raise ScenarioError([Problem(str(path), 0, 0, "", what)]) from None
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}; choose a place you may write to"
+        raise ScenarioError([Problem(str(path), 0, 0, "", what)]) from None
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.api import check, run
+from sim.api import check, run, schedule
 from sim.spec.catalogue import names
 
 ROOT = Path(__file__).parent.parent
@@ -41,8 +41,23 @@ def test_the_readme_scenario_is_valid(tmp_path):
     assert run(str(tmp_path / "mine.yaml")).result.fits
 
 
+def test_the_readme_grid_is_what_the_command_draws():
+    """And its two commands work: export an order, run it as one's own."""
+    drawn = re.search(r"```\n(time   \|.*?)```", README, re.DOTALL).group(1)
+    sets = ["layout.schedule_file=null", "layout.schedule=dualpipe"]
+    assert schedule("own-order", sets).grid == drawn
+
+
+def test_an_exported_order_runs_as_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ["batch.size=null", "batch.accumulation=8"]
+    Path("mine.csv").write_text(schedule("lecture-64-pp", few).csv)
+    own, named = (run("lecture-64-pp", [*few, *more]).result for more in (["layout.schedule_file=mine.csv"], []))
+    assert own.step_time == named.step_time
+
+
 def test_readme_commands_name_things_that_exist():
-    for name in re.findall(r"stepline (?:run|check) ([a-z0-9.-]+)", README):
+    for name in re.findall(r"stepline (?:run|check|schedule) ([a-z0-9.-]+)", README):
         assert name in names("scenarios") or name.startswith("mine"), name
     for path in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / path).exists(), path

@@ -12,7 +12,7 @@ from sim.workload.schedules.table import SCHEDULES, make
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("p", [2, 4])
 def test_there_and_back(name, p):
-    schedule = make(name, p, 3 * p, {"interleaved": 3, "zb-v": 2}.get(name, 1))
+    schedule = make(name, p, 3 * p, {"interleaved": 3, "zb-v": 2, "dualpipev": 2}.get(name, 1))
     read = from_csv(to_csv(schedule), name)
     assert read.schedule == schedule, "where stages live and the copies follow from the cells"
     assert read.dropped == 0
@@ -62,6 +62,14 @@ def test_messages_parameters_and_idle_steps_are_dropped():
         ("0F0,0B0,0F1", "s.csv:1:1: rank 0: 0B1 (or 0I1 and 0W1) is missing"),
         ("0F0,0B0\n0F0,0B0", "s.csv:2:1: rank 1, action 0: 0F0 belongs to rank 0"),
         ("0F0,0B0,0F1,0B1\n1F1,1F0,1B0,1B1", "s.csv:1:5: rank 0, action 1: 0B0 waits for the input gradients of"),
+        (
+            "0F0,0F1,0B0,0B1\n1F1,1F0,1B0,1B1",
+            "s.csv:2:1: rank 1, action 0: 1F1 comes where 0F0 is the next message of stage 0, and messages betw",
+        ),
+        (
+            "0F0,1F1,0B0,1B1\n0F1,1F0,1B0,0B1",
+            "s.csv:1:9: rank 0, action 2: the gradients of stage 0 are complete here where rank 1, which reduces",
+        ),
         ("x" * (LIMIT + 1), f"s.csv: the text has {LIMIT + 1} characters; at most {LIMIT} (4 MiB) are read"),
         ("\n" * 70_000 + "0F0", "s.csv: 70001 rows; a row is a rank, and there may be 65536"),
     ],

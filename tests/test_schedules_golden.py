@@ -11,7 +11,7 @@ from sim.workload.schedules.grid import grid
 from sim.workload.schedules.table import SCHEDULES, make
 
 GOLDEN = Path(__file__).parent / "golden" / "schedules"
-SIZES = {"interleaved": (4, 8, 2), "zb-v": (3, 6, 2), "dualpipe": (4, 10, 1)}
+SIZES = {"interleaved": (4, 8, 2), "zb-v": (3, 6, 2), "dualpipe": (4, 10, 1), "dualpipev": (2, 6, 2)}
 
 
 def test_every_schedule_has_its_golden():

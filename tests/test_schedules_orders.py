@@ -16,7 +16,7 @@ from sim.workload.schedules.dry_run import dry_run
 from sim.workload.schedules.table import SCHEDULES, make
 
 UNEQUAL = [(1, 1, 1), (1, 1.5, 0.5), (2, 1, 1), (1, 0.75, 1), (3, 4, 2)]
-STAGES = {"zb-v": 2, "interleaved": 2}
+STAGES = {"zb-v": 2, "dualpipev": 2, "interleaved": 2}
 
 
 def sized(name, p, m, v):
@@ -26,6 +26,8 @@ def sized(name, p, m, v):
     if name == "dualpipe":
         p += p % 2
         return make(name, p, max(2 * p, m + m % 2), 1)
+    if name == "dualpipev":
+        return make(name, p, max(2 * p, m), 2)
     return make(name, p, m, STAGES.get(name, 1))
 
 
@@ -101,6 +103,19 @@ def test_bubble_of_dualpipe(p, gain):
             assert middle == pytest.approx([(p / 2 - 1) * (both + (i + w) - 3 * w)] * 2)
 
 
+@pytest.mark.parametrize("p", [1, 2, 4])
+@pytest.mark.parametrize("gain", [0, 0.5])
+def test_bubble_of_dualpipev(p, gain):
+    """(p' / 2 - 1)(t_F&B + t_B - 3 t_W) for p' = 2p stages: the table of the published code, on half the ranks."""
+    for f, i, w in ((1, 1, 1), (1, 1, 0.5)):
+        both = f + i + w - gain
+        for m in (2 * p, 2 * p + 3):
+            schedule = make("dualpipev", p, m, 2)
+            assert schedule.copies == 1
+            assert idle(schedule, f, i, w, both)[-1] == pytest.approx((p - 1) * (both + (i + w) - 3 * w))
+            assert max(dry_run(schedule, f, i, w, both).in_flight) == 2 * p + 1
+
+
 @given(half=st.integers(1, 4), times=st.tuples(*[st.integers(1, 20)] * 3), gain=st.integers(0, 5))
 def test_bubble_of_dualpipe_with_unequal_parts(half, times, gain):
     """Where t_F is not t_I the bubble lies between the table's and the same with t_F in the place of t_I."""
@@ -166,7 +181,8 @@ def test_dualpipe_runs_both_ways():
         ("1f1b", 4, 8, 2, "each rank holds v = 1 stage of a copy, not 2; set v to 1"),
         ("gpipe", 4, 0, 1, "m microbatches = 0; at least 1 is needed"),
         ("zb-h1", 0, 4, 1, "p pipeline ranks = 0; at least 1 is needed"),
-        ("zbv", 4, 8, 2, "no such schedule; there are gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe"),
+        ("zbv", 4, 8, 2, "no such schedule; there are gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe, dualpipev"),
+        ("dualpipev", 4, 7, 2, "the phases need at least 2p = 8 microbatches; set m to 8, or use zb-v"),
     ],
 )
 def test_sizes_that_a_schedule_cannot_serve(name, p, m, v, says):

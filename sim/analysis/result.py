@@ -113,3 +113,25 @@ class Verdict:
     def fits(self) -> bool:
         """Whether everything fits."""
         return all(weight.fits for weight in self.weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The pipeline schedule of a scenario, for people and for other programs.
+
+    ``grid`` is a row a rank and a column a unit of time, cut where it was asked to be; drawn whole it is ``width``
+    characters wide. ``held`` is the most activations of a stage that each rank keeps at once. ``csv`` is the text of
+    torch pipelining; ``dropped`` counts the cells of messages and parameters that a file of the user's had.
+    """
+
+    scenario: str
+    name: str
+    ranks: int
+    stages: int
+    microbatches: int
+    copies: int
+    held: tuple[int, ...]
+    grid: str
+    width: int
+    csv: str
+    dropped: int

@@ -256,10 +256,15 @@ class LayoutFile(Block):
     sequence_parallel: bool | None = _or(None, "tp: split tokens over its ranks between attention and MLP")
     tp_overlap: bool | None = _or(None, "tp: run its collectives under the neighbouring GEMM (async-TP)")
     cp_kind: Literal["ring", "all_gather"] | None = _or(None, "cp: pass keys and values round a ring, or gather them")
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"] | None = _or(
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "dualpipev"] | None = _or(
         None, "pp: order of actions; default 1f1b"
     )
-    virtual_stages: Count | None = _or(None, "pp: stages that each rank holds (schedule: interleaved, or 2 for zb-v)")
+    schedule_file: str | None = _or(
+        None, "pp: an order of actions of your own: a CSV file as torch pipelining writes it, relative to this file"
+    )
+    virtual_stages: Count | None = _or(
+        None, "pp: stages that each rank holds (schedule: interleaved, or 2 for zb-v and dualpipev)"
+    )
     stage_layers: tuple[CountOrZero, ...] | None = _listed("pp: layers of each virtual stage; default: even")
     p2p_overlap: bool | None = _or(None, "pp: messages travel while the rank computes; default: true")
     scatter_gather: bool | None = _or(None, "pp with tp: send 1/tp from each rank, gather on arrival")

@@ -13,14 +13,14 @@ from sim.spec.blocks import BatchFile, ClusterFile, DeviceFile, GemmTable, Model
 from sim.spec.validate import Draft
 
 
-def build(draft: Draft) -> types.Scenario:
-    """Return the scenario of a draft whose blocks are all valid and agree."""
+def build(draft: Draft, schedule: types.ScheduleFile | None = None) -> types.Scenario:
+    """Return the scenario of a draft whose blocks are all valid and agree, with the schedule file that it names."""
     return types.Scenario(
         name=draft.name,
         description=" ".join(draft.blocks["description"].split()),
         model=_model(draft.model),
         cluster=_cluster(draft.cluster),
-        layout=_layout(draft),
+        layout=_layout(draft, schedule),
         batch=types.BatchSpec(**batch_sizes(draft.batch, draft.layout.dp), sequence=draft.batch.sequence),
         precision=_precision(draft.precision, draft.stack),
         recompute=draft.blocks["recompute"],
@@ -80,9 +80,9 @@ def _device(device: DeviceFile) -> types.DeviceSpec:
     return types.DeviceSpec(**keys)
 
 
-def _layout(draft: Draft) -> types.LayoutSpec:
+def _layout(draft: Draft, schedule: types.ScheduleFile | None) -> types.LayoutSpec:
     """Fill what the user left to the stack."""
-    keys: dict[str, Any] = dict(draft.layout)
+    keys: dict[str, Any] = {**dict(draft.layout), "schedule_file": schedule}
     for key in ("grad_bucket", "gather_bucket", "overlap_grad_reduce", "prefetch"):
         if keys[key] is None:
             keys[key] = getattr(draft.stack, key)

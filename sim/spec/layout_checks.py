@@ -17,11 +17,14 @@ _NEEDS = {
     "tp_overlap": "tp",
     "cp_kind": "cp",
     "schedule": "pp",
+    "schedule_file": "pp",
     "virtual_stages": "pp",
     "stage_layers": "pp",
     "p2p_overlap": "pp",
     "scatter_gather": "pp",
 }
+
+_VEE = ("zb-v", "dualpipev")  # schedules of two stages a rank: on the way down and on the way up
 
 
 def _idle_knobs(d: Draft) -> Iterator[Finding]:
@@ -84,19 +87,69 @@ def _interleaving(d: Draft) -> Iterator[Finding]:
     if layout.pp == 1:
         return
     interleaved = layout.schedule == "interleaved"
+    vee = layout.schedule in _VEE
     if interleaved and (layout.virtual_stages or 1) < 2:
         yield "layout.virtual_stages", "schedule: interleaved needs at least 2 stages a rank; set virtual_stages: 2"
-    if layout.schedule == "zb-v" and layout.virtual_stages != 2:
+    if vee and layout.virtual_stages != 2:
         yield (
             "layout.virtual_stages",
-            "schedule: zb-v holds 2 stages a rank, one on the way down and one up; set it to 2",
+            f"schedule: {layout.schedule} holds 2 stages a rank, one on the way down and one up; set it to 2",
         )
-    if not interleaved and layout.schedule != "zb-v" and (layout.virtual_stages or 1) > 1:
+    free = interleaved or vee or layout.schedule_file is not None
+    if not free and (layout.virtual_stages or 1) > 1:
         yield "layout.virtual_stages", "needs schedule: interleaved; set it, or virtual_stages: 1"
     accumulation = batch_sizes(d.batch, layout.dp)["accumulation"]
     if interleaved and accumulation % layout.pp:
         what = f"schedule: interleaved sends microbatches in groups of pp = {layout.pp}, not of {accumulation}"
         yield "batch.accumulation", f"{what}; make it a multiple of pp"
+
+
+def _own_order(d: Draft) -> Iterator[Finding]:
+    if d.layout.schedule is not None and d.layout.schedule_file is not None:
+        yield "layout.schedule_file", f"there is schedule: {d.layout.schedule} as well; leave one of them out"
+
+
+def _held_messages(d: Draft) -> Iterator[Finding]:
+    """A sender that waits until its message is taken, by a rank that waits likewise: not every order gets past that."""
+    layout = d.layout
+    both = layout.schedule in ("dualpipe", "dualpipev")
+    if layout.p2p_overlap is False and layout.pp > 1 and (both or layout.schedule_file is not None):
+        who = f"schedule: {layout.schedule}" if both else "an order of your own"
+        what = f"false is not simulated with {who}: ranks that wait for each other to take messages may never go on"
+        yield "layout.p2p_overlap", f"{what}; leave it out, or use gpipe, 1f1b or zb-h1"
+
+
+def _dualpipe(d: Draft) -> Iterator[Finding]:
+    """Sizes that the phases of DualPipe need."""
+    layout = d.layout
+    if layout.schedule not in ("dualpipe", "dualpipev") or layout.pp == 1:
+        return
+    accumulation, least = batch_sizes(d.batch, layout.dp)["accumulation"], 2 * layout.pp
+    if accumulation < least:
+        what = f"schedule: {layout.schedule} needs at least 2 * pp = {least} microbatches, not {accumulation}"
+        yield "batch.accumulation", f"{what}; set it to {least}, or use zb-v"
+    if layout.schedule == "dualpipev":
+        return
+    if layout.pp % 2:
+        what = f"schedule: dualpipe mirrors ranks in pairs, and {layout.pp} is odd"
+        yield "layout.pp", f"{what}; set it to {layout.pp + 1}, or use zb-v or dualpipev"
+    if accumulation % 2 and accumulation > least:
+        what = f"schedule: dualpipe sends half of the microbatches each way, and {accumulation} is odd"
+        yield "batch.accumulation", f"{what}; set it to {accumulation + 1}"
+
+
+def _two_copies(d: Draft) -> Iterator[Finding]:
+    """DualPipe's two copies of the parameters reduce their gradients together, once a step."""
+    layout = d.layout
+    if layout.schedule != "dualpipe" or layout.pp == 1:
+        return
+    said = "schedule: dualpipe holds the parameters twice and reduces the gradients of both copies once a step; with"
+    if layout.zero >= 2:
+        yield "layout.zero", f"{said} zero: {layout.zero} it is not simulated; set zero: 1, or use dualpipev"
+    if layout.dp_replicate is not None:
+        yield "layout.dp_replicate", f"{said} dp_replicate it is not simulated; leave it out, or use dualpipev"
+    if d.offload.optimizer != "none":
+        yield "offload.optimizer", f"{said} offload it is not simulated; set offload: none, or use dualpipev"
 
 
 def _replicas(d: Draft) -> Iterator[Finding]:
@@ -151,6 +204,10 @@ CHECKS = (
     Check("context parallelism needs flash attention", ("layout", "stack"), _context),
     Check("layers divide over stages", ("layout", "model"), _stages),
     Check("interleaving", ("layout", "batch"), _interleaving),
+    Check("one order of actions", ("layout",), _own_order),
+    Check("messages that are waited for", ("layout",), _held_messages),
+    Check("sizes of DualPipe", ("layout", "batch"), _dualpipe),
+    Check("two copies of the parameters", ("layout", "offload"), _two_copies),
     Check("replicas divide", ("layout",), _replicas),
     Check("variations exist", ("cluster",), _variations),
     Check("mesh order", ("layout",), _order),

@@ -6,17 +6,18 @@ what reports need beside the scenario: the resolved document, where each key sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sim import units
-from sim.errors import ScenarioError
+from sim.errors import Problem, ScenarioError
 from sim.spec import checks
+from sim.spec.beside import read_schedule
 from sim.spec.build import build
 from sim.spec.resolve import SET, resolve
 from sim.spec.tree import Node, Place
-from sim.spec.types import Scenario
+from sim.spec.types import Scenario, ScheduleFile
 from sim.spec.validate import WORDS, document, place_of, positions, validate
 
 _SOURCED = ("model", "cluster", "stack")
@@ -36,9 +37,10 @@ class SourceRow:
 class Loaded:
     """A scenario and where it came from.
 
-    ``document`` is the resolved file as plain YAML values: every name written out, overrides applied; it loads again
-    to the same scenario. ``positions`` maps key paths (``cluster.host.dram``; the whole: empty) to places. ``sources``
-    lists the numbers of model, cluster and stack in file order; overridden numbers have the source ``--set``.
+    ``document`` is the resolved file as plain YAML values: every name written out, overrides applied; it loads
+    again to the same scenario (one that names a ``layout.schedule_file``: from the same folder). ``positions`` maps
+    key paths (``cluster.host.dram``; the whole: empty) to places. ``sources`` lists the numbers of model, cluster
+    and stack in file order; overridden numbers have the source ``--set``.
     """
 
     scenario: Scenario
@@ -47,12 +49,19 @@ class Loaded:
     sources: tuple[SourceRow, ...]
 
 
-def load(path_or_name: str, overrides: Sequence[str] = ()) -> Loaded:
+def load(
+    path_or_name: str,
+    overrides: Sequence[str] = (),
+    *,
+    reader: Callable[[ScheduleFile], Sequence[Problem]] | None = None,
+) -> Loaded:
     """Load a scenario by path (it has a ``/`` or ends in ``.yaml``) or shipped name.
 
     Args:
         path_or_name: the scenario.
         overrides: ``key.path=value`` each, applied in order to the resolved document, names expanded.
+        reader: whoever knows the format of a schedule file says what is wrong with its text, so that this, too, is told
+            with the rest.
 
     Raises:
         ScenarioError: every problem of every file it is made of, each with file, line, column and key.
@@ -61,12 +70,15 @@ def load(path_or_name: str, overrides: Sequence[str] = ()) -> Loaded:
     draft, faults = validate(resolved.root, resolved.broken)
     places = positions(resolved.root)
     found = [place_of(places, key).problem(key, what) for key, what in checks.run(draft)]
-    problems = [*resolved.problems, *faults, *found]
+    schedule, unread = read_schedule(resolved.root, resolved.paths)
+    if schedule is not None and reader is not None:
+        unread = [*reader(schedule)]
+    problems = [*resolved.problems, *faults, *unread, *found]
     if problems:
         # the first thing said of a key at its place is the nearest to the cause
         raise ScenarioError(list({(p.file, p.line, p.column, p.key): p for p in reversed(problems)}.values()))
     return Loaded(
-        scenario=build(draft),
+        scenario=build(draft, schedule),
         document=document(resolved.root),
         positions=places,
         sources=_sources(resolved.root),

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _NARROW = "narrow products are precision: {{compute: bf16, fp8: {recipe}}}; everything else stays 16 bits wide"
+_ORDER = (
+    "the schedule {value} is not simulated by name; gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe and dualpipev are, "
+    "and any order as a CSV file with layout.schedule_file"
+)
 _NVME = "offload to nvme is not simulated yet; offload to the CPU (optimizer: cpu with gradients: cpu) is"
 _PARAMS = "offload of parameters is not simulated yet; optimizer: cpu with gradients: cpu (ZeRO-Offload) is"
 _ACTIVATIONS = "offload of activations is not simulated yet; recompute: full saves activation memory"
@@ -31,13 +35,7 @@ KEYS: Mapping[str, str] = {
 
 VALUES: Mapping[tuple[str, str], str] = {
     ("recompute", "block"): "recompute of some layers is recompute: full with recompute_layers",
-    **{
-        (
-            "layout.schedule",
-            name,
-        ): f"the schedule {name} is not simulated yet; gpipe, 1f1b, interleaved, zb-h1 and zb-v are"
-        for name in ("dualpipe", "dualpipev", "zb-2p")
-    },
+    **{("layout.schedule", name): _ORDER.format(value=name) for name in ("zb-2p", "zb-h2")},
     **{("precision.compute", name): _NARROW.format(recipe=recipe) for name, recipe in _RECIPES.items()},
     **{
         ("precision.compute", name): f"{name} is not simulated; compute in bf16, with fp8: nvfp4 or another recipe"

@@ -57,11 +57,15 @@ class _At:
 
 @dataclass(slots=True)
 class Resolved:
-    """The document as one tree, what went wrong on the way, and paths under which keys may be missing for that."""
+    """The document as one tree, what went wrong on the way, and paths under which keys may be missing for that.
+
+    ``paths`` are the files that it came from, by their names in messages.
+    """
 
     root: Node
     problems: list[Problem] = field(default_factory=list)
     broken: list[Where] = field(default_factory=list)
+    paths: Mapping[str, Path] = field(default_factory=dict)
 
 
 def resolve(reference: str, overrides: Sequence[str] = ()) -> Resolved:
@@ -78,7 +82,7 @@ def resolve(reference: str, overrides: Sequence[str] = ()) -> Resolved:
         raise ScenarioError(resolver.problems)
     for override in overrides:
         found = resolver.override(found, override)
-    return Resolved(found, resolver.problems, resolver.broken)
+    return Resolved(found, resolver.problems, resolver.broken, resolver.paths)
 
 
 class _Resolver:

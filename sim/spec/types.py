@@ -234,6 +234,18 @@ class ClusterSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleFile:
+    """The user's own pipeline order: the name of the file in messages, and its text, which is data and never run.
+
+    ``copies`` of the parameters follow from the text; whoever reads it fills them in.
+    """
+
+    name: str
+    text: str
+    copies: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LayoutSpec:
     """Sizes of the mesh axes, ZeRO stage, and how gradients and parameters move.
 
@@ -258,6 +270,7 @@ class LayoutSpec:
     tp_overlap: bool = False  # TP collectives run under the GEMM they feed (async-TP, user buffers)
     cp_kind: Literal["ring", "all_gather"] = "ring"
     schedule: str = "1f1b"
+    schedule_file: ScheduleFile | None = None  # the user's own order, instead of a schedule by name
     virtual_stages: int = 1  # model chunks a pipeline rank holds (interleaving)
     stage_layers: tuple[int, ...] = ()  # layers of each virtual stage in model order; empty: even
     p2p_overlap: bool = True
@@ -275,6 +288,13 @@ class LayoutSpec:
     def expert_replicas(self) -> int:
         """Ranks of one pipeline stage that hold the same experts: whole on each, ``ep`` ranks hold all of them."""
         return self.dp * self.tp * self.cp // self.ep
+
+    @property
+    def copies(self) -> int:
+        """Copies of the parameters that one pipeline holds: 2 where microbatches flow in both directions."""
+        if self.schedule_file is not None:
+            return self.schedule_file.copies
+        return 2 if self.schedule == "dualpipe" and self.pp > 1 else 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,10 @@ groups. Knows what is moved and computed, never how fast. Each capability sits i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+
+import numpy as np
 
 from sim.mesh import Mesh, Ranks
 from sim.spec.types import DTYPE_BYTES, Scenario
@@ -16,6 +19,8 @@ from sim.workload import residency
 from sim.workload.model import model_flops_per_token
 from sim.workload.ops import Action, Kernel, RankProgram, Workload
 from sim.workload.pipeline import PipelineRank
+from sim.workload.schedules.csv_text import ReadSchedule
+from sim.workload.schedules.own import own_schedule
 from sim.workload.schedules.table import make
 from sim.workload.schedules.types import Schedule
 from sim.workload.shares import Share
@@ -35,15 +40,29 @@ def mesh_of(scenario: Scenario) -> Mesh:
 
 
 def schedule_of(scenario: Scenario) -> Schedule:
-    """The pipeline schedule; with one stage every microbatch goes forward and backward before the next."""
+    """The pipeline schedule of a scenario. Raises as ``read_schedule``."""
+    return read_schedule(scenario).schedule
+
+
+def read_schedule(scenario: Scenario) -> ReadSchedule:
+    """The pipeline schedule: by name, or the user's own; with one rank, one microbatch after the other.
+
+    Raises:
+        ScenarioError: the user's schedule cannot be read, is unsound, or is for another layout or batch.
+    """
     layout = scenario.layout
+    if layout.schedule_file is not None:
+        return own_schedule(scenario, layout.schedule_file)
     name = layout.schedule if layout.pp > 1 else "1f1b"
-    return make(name, layout.pp, scenario.batch.accumulation, layout.virtual_stages)
+    made = make(name, layout.pp, scenario.batch.accumulation, layout.virtual_stages)
+    return ReadSchedule(schedule=made, dropped=0)
 
 
 def build(scenario: Scenario) -> Workload:
     """The whole step. Ranks with the same pipeline coordinate run the same program."""
-    mesh, schedule, cut = mesh_of(scenario), schedule_of(scenario), stages(scenario)
+    schedule = schedule_of(scenario)
+    scenario = _told(scenario, schedule)
+    mesh, cut = mesh_of(scenario), stages(scenario)
     programs = tuple(_program(scenario, schedule, cut, rank) for rank in range(scenario.layout.pp))
     tokens = scenario.batch.size * scenario.batch.sequence
     model_flops = tokens * model_flops_per_token(scenario.model, scenario.batch.sequence)
@@ -58,10 +77,19 @@ def build(scenario: Scenario) -> Workload:
     )
 
 
+def _told(scenario: Scenario, schedule: Schedule) -> Scenario:
+    """The scenario, told how many copies of the parameters the user's own schedule has: only its text says so."""
+    file = scenario.layout.schedule_file
+    if file is None or file.copies == schedule.copies:
+        return scenario
+    layout = replace(scenario.layout, schedule_file=replace(file, copies=schedule.copies))
+    return replace(scenario, layout=layout)
+
+
 def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, ...]], rank: int) -> RankProgram:
     builder = PipelineRank(scenario, schedule, cut, rank)
     builder.build()
-    mine = [unit for stage, units in enumerate(cut) if schedule.rank_of_stage[stage] == rank for unit in units]
+    mine = [unit for stage in schedule.holds(rank) for unit in cut[stage]]
     held = Share.of(mine)
     shared = _tied_bytes(scenario) if any(unit.root for unit in mine) else 0.0
     last = Action(block=len(builder.blocks), microbatch=max(scenario.batch.accumulation - 1, 0))
@@ -75,8 +103,12 @@ def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, .
 
 
 def _tied_bytes(scenario: Scenario) -> float:
-    """Gradient bytes of a tied embedding that lives on two stages; 0 where there is nothing to exchange."""
-    if not scenario.model.tied_embeddings or scenario.layout.pp == 1:
+    """Gradient bytes of a tied embedding that lives on two stages; 0 where there is nothing to exchange.
+
+    With two copies of the parameters both ends of the model are on one rank and share the table (DeepSeek-V3 report,
+    section 3.2.1).
+    """
+    if not scenario.model.tied_embeddings or scenario.layout.pp == 1 or scenario.layout.copies == 2:
         return 0.0
     table = scenario.model.vocab * scenario.model.hidden / scenario.layout.tp
     return table * DTYPE_BYTES[scenario.precision.grads]
@@ -85,7 +117,7 @@ def _tied_bytes(scenario: Scenario) -> float:
 def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ranks]:
     """Process groups that the programs may name, each axis as an array (groups, members)."""
     groups = {
-        "dp": mesh.groups("dp_cp"),
+        "dp": _with_partners(mesh, schedule, mesh.groups("dp_cp")),
         "shard": mesh.groups("shard"),
         "replicate": mesh.groups("replicate"),
         "tp": mesh.groups("tp"),
@@ -93,22 +125,41 @@ def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ran
         "pp": mesh.groups("pp"),
     }
     if scenario.model.experts and scenario.layout.ep * scenario.layout.tp > 1:
-        groups.update({"ep": mesh.groups("ep"), "edp": mesh.groups("edp")})
+        groups.update({"ep": mesh.groups("ep"), "edp": _with_partners(mesh, schedule, mesh.groups("edp"))})
     if scenario.layout.dp_replicate == 1:
         del groups["shard"], groups["replicate"]
     pipelines = groups["pp"]
-    home = schedule.rank_of_stage
-    for pair in dict.fromkeys(_neighbours(home)):
+    for pair in dict.fromkeys(_neighbours(schedule)):
         groups[f"p2p.{pair[0]}.{pair[1]}"] = pipelines[:, list(pair)]
-    if scenario.model.tied_embeddings and home[0] != home[-1]:
+    home = schedule.rank_of_stage
+    if scenario.model.tied_embeddings and home[0] != home[-1] and schedule.copies == 1:
         groups["embedding"] = pipelines[:, [home[0], home[-1]]]
     return groups
 
 
-def _neighbours(home: Sequence[int]) -> list[tuple[int, int]]:
-    """(sender, receiver) pipeline ranks of messages, forward and backward."""
-    forward = [(a, b) for a, b in pairwise(home) if a != b]
-    return forward + [(b, a) for a, b in forward]
+def _with_partners(mesh: Mesh, schedule: Schedule, rows: Ranks) -> Ranks:
+    """Groups of ranks that hold the same parameters of a stage, and so reduce their gradients together.
+
+    With two copies, each with the group of the pipeline rank that holds the same stages of the other direction after
+    it: the one at the same place among the groups of its stage.
+    """
+    if schedule.copies == 1:
+        return rows
+    stage = mesh.coordinate("pp")[rows[:, 0]]
+    of = {rank: rows[stage == rank] for rank in range(schedule.ranks)}
+    pairs = [(rank, schedule.partner(rank)) for rank in of if rank < schedule.partner(rank)]
+    both = np.concatenate([np.concatenate([of[one], of[other]], axis=1) for one, other in pairs])
+    return both[np.argsort(both[:, 0], kind="stable")]
+
+
+def _neighbours(schedule: Schedule) -> list[tuple[int, int]]:
+    """(sender, receiver) pipeline ranks of messages, forward and backward, of each direction."""
+    found: list[tuple[int, int]] = []
+    for direction in schedule.directions:
+        homes = [schedule.home_in(stage, direction) for stage in range(schedule.stages)]
+        forward = [(a, b) for a, b in pairwise(homes) if a != b]
+        found += forward + [(b, a) for a, b in forward]
+    return found
 
 
 def _recomputed(cut: Sequence[tuple[Unit, ...]]) -> float:

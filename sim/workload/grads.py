@@ -68,12 +68,13 @@ def policies_for(scenario: Scenario) -> tuple[GradientPolicy, ...]:
 def policy_for(scenario: Scenario, *, experts: bool = False) -> GradientPolicy:
     """The policy that layout, precision and offload ask for. Context-parallel ranks share parameters as dp ranks do.
 
-    Whole ``experts`` are copied on every ``ep``-th of a stage's dp x cp x tp ranks.
+    Whole ``experts`` are copied on every ``ep``-th of a stage's dp x cp x tp ranks. Where a pipeline holds two copies
+    of the parameters (DualPipe), the two pipeline ranks that hold a stage are one group, of twice as many.
     """
     layout, precision = scenario.layout, scenario.precision
     offload = scenario.offload.gradients == "cpu"
     replicas = layout.dp_replicate if layout.zero >= 1 and not experts else 1
-    everyone = layout.expert_replicas if experts else layout.dp * layout.cp
+    everyone = (layout.expert_replicas if experts else layout.dp * layout.cp) * layout.copies
     kind: Literal["all_reduce", "reduce_scatter"] | None = None
     if everyone > 1:
         kind = "all_reduce" if layout.zero == 0 else "reduce_scatter"

@@ -1,12 +1,15 @@
 """The program of one pipeline rank: its actions in the order of the schedule, each lowered to a block.
 
 Owns what an action consists of: messages in, gathers, the work of its units, memory, gradients, messages out. Blocks
-are templates: one for each kind of action, stage and role in accumulation (first, last), shared by all microbatches.
+are templates: one for each kind of action, stage, direction (of a schedule with two copies of the parameters) and role
+in accumulation (first, last), shared by all microbatches. An overlap is a forward and a backward woven into one block
+(``weave``), which bears the forward's microbatch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.block import BlockBuilder
@@ -14,11 +17,33 @@ from sim.workload.gather import Gathers
 from sim.workload.grads import GradientStream, policies_for
 from sim.workload.kernels import accumulate_grads, split_backward
 from sim.workload.ops import Action, Block, Collective, Phase
-from sim.workload.schedules.types import Schedule, ScheduleAction
+from sim.workload.schedules.types import ActionKind, Schedule
 from sim.workload.units import Unit
+from sim.workload.weave import weave
 
 ALLOCATOR = "allocator"
 WORKSPACE = "activations.workspace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """What makes the block of a pass: F, B, I or W, where, which way, and whether its gradients are first or last."""
+
+    kind: ActionKind
+    stage: int
+    direction: int
+    first: bool
+    last: bool
+
+    @property
+    def source(self) -> int:
+        """The stage that its message comes from."""
+        return self.stage - 1 if self.kind == "F" else self.stage + 1
+
+    @property
+    def target(self) -> int:
+        """The stage that its message goes to."""
+        return self.stage + 1 if self.kind == "F" else self.stage - 1
 
 
 class PipelineRank:
@@ -32,55 +57,69 @@ class PipelineRank:
         self.policies = policies_for(scenario)
         self.adjacent = scenario.layout.pp == 1  # the backward of a microbatch follows its forward at once
         self.blocks: list[Block] = []
-        self.index: dict[object, int] = {}
+        self.index: dict[tuple[_Pass, ...], int] = {}
         self.actions: list[Action] = []
 
     def build(self) -> None:
         """Fill ``blocks`` and ``actions`` with the schedule's order."""
         order = self.schedule.orders[self.rank]
-        grads = [a for a in order if a.kind in ("B", "W")]
-        firsts = {(a.stage): a for a in reversed(grads)}
-        lasts = {(a.stage): a for a in grads}
+        grads = [part for action in order for part in action.parts if part.kind in ("B", "W")]
+        firsts = {part.stage: part for part in reversed(grads)}
+        lasts = {part.stage: part for part in grads}
         for action in order:
-            first, last = firsts.get(action.stage) == action, lasts.get(action.stage) == action
-            key = (action.kind, action.stage, first, last)
-            if key not in self.index:
-                self.index[key] = len(self.blocks)
-                self.blocks.append(self._block(action, first=first, last=last))
-            self.actions.append(Action(block=self.index[key], microbatch=action.microbatch))
+            passes = tuple(
+                _Pass(
+                    kind=part.kind,
+                    stage=part.stage,
+                    direction=self.schedule.direction(part.microbatch),
+                    first=firsts.get(part.stage) == part,
+                    last=lasts.get(part.stage) == part,
+                )
+                for part in action.parts
+            )
+            if passes not in self.index:
+                self.index[passes] = len(self.blocks)
+                blocks = [self._block(one) for one in passes]
+                self.blocks.append(blocks[0] if len(blocks) == 1 else weave(*blocks))
+            self.actions.append(Action(block=self.index[passes], microbatch=action.microbatch))
 
-    def _block(self, action: ScheduleAction, *, first: bool, last: bool) -> Block:
-        if action.kind == "F":
-            return self._forward(action.stage)
-        if action.kind == "W":
-            return self._weights(action.stage, first=first, last=last)
-        return self._backward(action.stage, split=action.kind == "I", first=first, last=last)
+    def _block(self, one: _Pass) -> Block:
+        if one.kind == "F":
+            return self._forward(one)
+        if one.kind == "W":
+            return self._weights(one)
+        return self._backward(one)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
-    def _receive(self, block: BlockBuilder, source: int, target: int, phase: Phase) -> tuple[int, ...]:
-        """Wait for a message from stage ``source`` to ``target``; nothing where there is none, or both are here."""
-        if not 0 <= source < len(self.stages) or self._home(source) == self._home(target):
+    def _receive(self, block: BlockBuilder, one: _Pass, phase: Phase) -> tuple[int, ...]:
+        """Wait for the message of the stage before; nothing where there is none, or both stages are here."""
+        source, target = one.source, one.stage
+        if not self._travels(source, target, one.direction):
             return ()
-        after = block.side(
-            f"receive {source}>{target}", self._message(source, target), _boundary(source, target), phase, "pp"
-        )
+        name, stream = f"receive {source}>{target}", _boundary(source, target, one.direction)
+        after = block.side(name, self._message(source, target, one.direction), stream, phase, "pp")
         if self.scenario.layout.scatter_gather and self.scenario.layout.tp > 1:
             whole = Collective(kind="all_gather", axis="tp", size=self._activation())
             after = block.side("gather message", whole, "tp", phase, "tp", deps=(after,))
         return (after,)
 
-    def _send(self, block: BlockBuilder, source: int, target: int, after: int, phase: Phase) -> None:
+    def _send(self, block: BlockBuilder, one: _Pass, after: int, phase: Phase) -> None:
         """Send what op ``after`` made. Receives are posted ahead; without overlap the sender's kernels wait."""
-        if not 0 <= target < len(self.stages) or self._home(source) == self._home(target):
+        source, target = one.stage, one.target
+        if not self._travels(source, target, one.direction):
             return
-        name = f"send {source}>{target}"
-        sent = block.side(name, self._message(source, target), _boundary(source, target), phase, "pp", deps=(after,))
+        name, stream = f"send {source}>{target}", _boundary(source, target, one.direction)
+        message = self._message(source, target, one.direction)
+        sent = block.side(name, message, stream, phase, "pp", deps=(after,))
         if not self.scenario.layout.p2p_overlap:
             block.marker("message sent", phase, deps=(sent,))
 
-    def _home(self, stage: int) -> int:
-        return self.schedule.rank_of_stage[stage]
+    def _travels(self, source: int, target: int, direction: int) -> bool:
+        """Whether there are two such stages, on two ranks."""
+        there = range(len(self.stages))
+        home = self.schedule.home_in
+        return source in there and target in there and home(source, direction) != home(target, direction)
 
     def _activation(self) -> float:
         """Bytes of a microbatch's activation on a context-parallel rank, whole over tensor-parallel ranks."""
@@ -88,10 +127,11 @@ class PipelineRank:
         tokens = scenario.batch.micro * scenario.batch.sequence / scenario.layout.cp
         return tokens * scenario.model.hidden * DTYPE_BYTES[scenario.precision.compute]
 
-    def _message(self, source: int, target: int) -> Collective:
+    def _message(self, source: int, target: int, direction: int) -> Collective:
         layout = self.scenario.layout
         parts = layout.tp if layout.sequence_parallel or layout.scatter_gather else 1
-        axis = f"p2p.{self._home(source)}.{self._home(target)}"
+        home = self.schedule.home_in
+        axis = f"p2p.{home(source, direction)}.{home(target, direction)}"
         return Collective(kind="send_recv", axis=axis, size=self._activation() / parts)
 
     # -- passes -----------------------------------------------------------------------------------------------------
@@ -112,9 +152,9 @@ class PipelineRank:
                 gathers.follow()
         return gathers
 
-    def _forward(self, stage: int) -> Block:
-        block, units = BlockBuilder(f"forward {stage}"), self.stages[stage]
-        arrived = self._receive(block, stage - 1, stage, "F")
+    def _forward(self, one: _Pass) -> Block:
+        block, units = BlockBuilder(f"forward {one.stage}"), self.stages[one.stage]
+        arrived = self._receive(block, one, "F")
         gathers = self._gathers(block, units, forward=True)
         last = -1
         for position, unit in enumerate(units):
@@ -126,22 +166,23 @@ class PipelineRank:
             gathers.done(position, last, free=self.scenario.layout.reshard_after_forward and not unit.root)
         if self.adjacent:
             gathers.announce()
-        self._send(block, stage, stage + 1, last, "F")
+        self._send(block, one, last, "F")
         return block.block()
 
-    def _backward(self, stage: int, *, split: bool, first: bool, last: bool) -> Block:
-        """B: both gradients; with ``split`` I: input gradients alone, what weight gradients need stays.
+    def _backward(self, one: _Pass) -> Block:
+        """B: both gradients; I: input gradients alone, what weight gradients need stays.
 
         With ZeRO 0 and 1 gradients are reduced on the last microbatch only; from ZeRO 2 on (or with gradients on the
         CPU) every microbatch's are, since no rank keeps the whole (adding a reduced part to the shard is not counted:
         it is 1/dp of the bytes).
         """
-        block = BlockBuilder(f"{'input gradients' if split else 'backward'} {stage}")
+        split = one.kind == "I"
+        block = BlockBuilder(f"{'input gradients' if split else 'backward'} {one.stage}")
         phase: Phase = "I" if split else "B"
-        order = self.stages[stage][::-1]
-        arrived = self._receive(block, stage + 1, stage, phase)
+        order = self.stages[one.stage][::-1]
+        arrived = self._receive(block, one, phase)
         gathers = self._gathers(block, order, forward=False)
-        streams = [] if split else self._streams(block, last=last)
+        streams = [] if split else self._streams(block, last=one.last)
         end = -1
         for position, unit in enumerate(order):
             deps = (*gathers.need(position), *(arrived if position == 0 else ()))
@@ -152,7 +193,7 @@ class PipelineRank:
             work = split_backward(unit.backward)[0] if split else unit.backward
             opening, end = block.items(work, phase, layer=unit.layer, deps=deps)
             if not split:
-                end = self._accumulate(block, unit, end, "B", first=first)
+                end = self._accumulate(block, unit, end, "B", first=one.first)
                 self._free(block, end, _sum(unit.kept, unit.restored))
             self._take(block, begin, unit.restored)
             block.takes(opening, WORKSPACE, unit.workspace)
@@ -160,20 +201,20 @@ class PipelineRank:
             gathers.done(position, end, free=True)
             for stream in streams:
                 stream.unit_done(unit, opening, end)
-        self._send(block, stage, stage - 1, end, phase)
+        self._send(block, one, end, phase)
         for stream in streams:
             stream.finish()
         gathers.hold()
         return block.block()
 
-    def _weights(self, stage: int, *, first: bool, last: bool) -> Block:
+    def _weights(self, one: _Pass) -> Block:
         """W: weight gradients of a microbatch whose input gradients are done."""
-        block = BlockBuilder(f"weight gradients {stage}")
-        streams = self._streams(block, last=last)
+        block = BlockBuilder(f"weight gradients {one.stage}")
+        streams = self._streams(block, last=one.last)
         end = -1
-        for unit in self.stages[stage][::-1]:
+        for unit in self.stages[one.stage][::-1]:
             opening, end = block.items(split_backward(unit.backward)[1], "W", layer=unit.layer)
-            end = self._accumulate(block, unit, end, "W", first=first)
+            end = self._accumulate(block, unit, end, "W", first=one.first)
             self._free(block, end, _sum(unit.kept, unit.restored))
             for stream in streams:
                 stream.unit_done(unit, opening, end)
@@ -208,9 +249,9 @@ class PipelineRank:
             block.frees(index, ALLOCATOR, size * self.scenario.stack.fragmentation)
 
 
-def _boundary(source: int, target: int) -> str:
+def _boundary(source: int, target: int, direction: int) -> str:
     """The stream of messages across one boundary between stages: its two ends meet in the order of microbatches."""
-    return f"pp.{source}>{target}"
+    return f"pp.{source}>{target}{' reversed' if direction else ''}"
 
 
 def _sum(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:

@@ -66,7 +66,7 @@ def stages(scenario: Scenario) -> tuple[tuple[Unit, ...], ...]:
         if number == 0:
             units.insert(0, _embedding(shape))
         if number == count - 1:
-            units.append(_head(shape, alone=count > 1))
+            units.append(_head(shape, alone=count > 1 and scenario.layout.copies == 1))
         found.append(tuple(units))
     return tuple(found)
 

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 
 from sim.errors import Problem, ScenarioError
 from sim.workload.schedules.dry_run import Durations, advance, waits
 from sim.workload.schedules.grid import marked
-from sim.workload.schedules.types import Order, Schedule, ScheduleAction
+from sim.workload.schedules.meet import meetings
+from sim.workload.schedules.types import Fault, Order, Schedule, ScheduleAction
 
 SHOWN = 20  # problems that an error lists
 FOUND = 1000  # problems that are looked for
 DRAWN = 3  # of them with the grid
 UNIT = Durations(f=1.0, i=1.0, w=1.0, overlap=3.0)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Fault:
-    """A thing wrong with a schedule: the rank and the position in its order, and what is wrong."""
-
-    rank: int
-    position: int
-    what: str
-
-    def __str__(self) -> str:
-        return self.what
 
 
 def validate(schedule: Schedule) -> list[Fault]:
@@ -41,6 +29,8 @@ def validate(schedule: Schedule) -> list[Fault]:
     found = list(islice(chain(cells, _missing(schedule)), FOUND))
     if not found:
         found = [Fault(*wait) for wait in waits(schedule, advance(schedule, UNIT))]
+    if not found:
+        found = [*meetings(schedule)]
     return sorted(found)[:FOUND]
 
 
@@ -82,6 +72,19 @@ def _shape(schedule: Schedule) -> Iterator[Fault]:
         yield Fault(-1, 0, f"{schedule.copies} copies of the parameters; there may be 1, or 2 in opposite directions")
     elif schedule.copies == 2 and schedule.microbatches % 2:
         yield Fault(-1, 0, f"two copies share the microbatches evenly, and {schedule.microbatches} is odd")
+    if schedule.copies == 2:
+        yield from _partners(schedule)
+
+
+def _partners(schedule: Schedule) -> Iterator[Fault]:
+    """With two copies each rank holds its stages together with one other rank: they reduce their gradients together."""
+    homes = schedule.rank_of_stage
+    of: dict[int, int] = {}
+    for stage, rank in enumerate(homes):
+        other = homes[-1 - stage]
+        if of.setdefault(rank, other) != other:
+            what = f"rank {rank} shares stages with rank {of[rank]} and stage {stage} with rank {other}"
+            yield Fault(-1, 0, f"{what}; with two copies the stages of a rank are mirrored on one other rank")
 
 
 def _cells(schedule: Schedule, rank: int, order: Order) -> Iterator[Fault]:

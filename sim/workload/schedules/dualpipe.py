@@ -2,6 +2,9 @@
 
 Rank r holds stage r of direction 0 and stage p - 1 - r of direction 1, and the ranks r and p - 1 - r live mirrored
 lives. What follows speaks of a rank's *near* direction, in which it comes early, and its *far* direction.
+
+DualPipeV is the near half of it: of 2p mirrored ranks the first p, with a microbatch that turns round on the last of
+them and comes back as what was the other direction, so that one copy of the parameters is enough.
 """
 
 from __future__ import annotations
@@ -36,10 +39,32 @@ def dualpipe(p: int, m: int, v: int = 1) -> Schedule:
     return Schedule(name="dualpipe", rank_of_stage=tuple(range(p)), microbatches=m, orders=orders, copies=2)
 
 
-class _Rank:
-    """Writes the order of one rank: each direction takes its microbatches in turn."""
+def dualpipev(p: int, m: int, v: int = 2) -> Schedule:
+    """DualPipeV (the published code of DualPipe): rank r holds stages r and 2p - 1 - r, a V as in ZB-V.
 
-    def __init__(self, rank: int, p: int, m: int) -> None:
+    The order of each rank is that of DualPipe on 2p ranks with 2m microbatches, whose two halves are now the same ones:
+    as near microbatch k goes on to rank p there, k turns round here. So the bubble is that of 2p ranks,
+    (p - 1)(t_F&B + t_B - 3 t_W) with times of a stage, and 2p + 1 activations of a stage are in flight.
+
+    Raises:
+        ScenarioError: fewer than 2p microbatches, which the phases need.
+    """
+    require_sizes("dualpipev", p, m, v, only=2)
+    if m < 2 * p:
+        rule = f"the phases need at least 2p = {2 * p} microbatches"
+        refuse("dualpipev", p, m, f"{rule}; set m to {2 * p}, or use zb-v")
+    orders = tuple(_Rank(r, 2 * p, 2 * m, both=True).order() for r in range(p))
+    home = (*range(p), *reversed(range(p)))
+    return Schedule(name="dualpipev", rank_of_stage=home, microbatches=m, orders=orders)
+
+
+class _Rank:
+    """Writes the order of one rank: each direction takes its microbatches in turn.
+
+    With ``both``, the microbatches of one direction are those of the other.
+    """
+
+    def __init__(self, rank: int, p: int, m: int, *, both: bool = False) -> None:
         self.half = m // 2
         self.depth = min(rank, p - 1 - rank)  # how far from the near end of the pipeline
         self.width = p // 2 - 1 - self.depth  # how far from the middle
@@ -47,7 +72,8 @@ class _Rank:
         flipped = int(rank >= p // 2)
         stages = (rank, p - 1 - rank)
         self.stage = (stages[flipped], stages[1 - flipped])
-        self.first = (flipped * self.half, (1 - flipped) * self.half)  # microbatch numbers begin here
+        second = 0 if both else self.half
+        self.first = (flipped * second, (1 - flipped) * second)  # microbatch numbers begin here
         self.forwards, self.backwards = [0, 0], [0, 0]
         self.pending: deque[ScheduleAction] = deque()  # weight gradients put off
         self.written: list[ScheduleAction] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from math import ceil
 
 from sim.errors import Problem, ScenarioError
@@ -12,10 +13,28 @@ from sim.workload.schedules.types import Schedule, ScheduleAction
 MARK = "<-- here"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A grid as text, as far as it was asked for, and the characters of its longest line drawn whole."""
+
+    text: str
+    width: int
+
+
 def grid(schedule: Schedule, durations: tuple[int, int, int] | None = None) -> str:
     """A row a rank, a column a unit of time; ``=`` goes on with an action, a dot is an idle unit.
 
     ``durations`` of F, I and W in whole units (default 1, 1, 1); B takes I + W, an overlap (``0F5&3B1``) all three.
+
+    Raises:
+        ScenarioError: durations that are not whole units of at least 1.
+        DeadlockError: the schedule cannot end.
+    """
+    return draw(schedule, durations).text
+
+
+def draw(schedule: Schedule, durations: tuple[int, int, int] | None = None, *, width: int = 0) -> Drawn:
+    """The grid, of which only the first ``width`` characters of each line are drawn (0: all).
 
     Raises:
         ScenarioError: durations that are not whole units of at least 1.
@@ -30,18 +49,29 @@ def grid(schedule: Schedule, durations: tuple[int, int, int] | None = None) -> s
         [(_short(a), round(start), round(end)) for a, (start, end) in zip(order, times, strict=True)]
         for order, times in zip(schedule.orders, run.times, strict=True)
     ]
-    width = max([len(str(round(run.makespan))), *(ceil((len(t) + 1) / (e - s)) for row in spans for t, s, e in row)])
+    end = round(run.makespan)
+    cell = max([len(str(end)), *(ceil((len(t) + 1) / (e - s)) for row in spans for t, s, e in row)])
     label = len(f"rank {schedule.ranks - 1}")
-    head = "".join(str(t).ljust(width) for t in range(round(run.makespan)))
-    lines = [f"{'time'.ljust(label)} | {head}".rstrip()]
+    full = label + len(" | ") + cell * end - 1
+    shown = min(end, width // cell + 1) if width else end
+    head = "".join(str(t).ljust(cell) for t in range(shown))
+    lines = [f"{'time'.ljust(label)} | {head}"]
     for rank, row in enumerate(spans):
-        line, now = "", 0
-        for text, start, end in row:
-            line += ".".ljust(width) * (start - now) + text.ljust((end - start) * width - 1, "=") + " "
-            now = end
-        line += ".".ljust(width) * (round(run.makespan) - now)
-        lines.append(f"{f'rank {rank}'.ljust(label)} | {line}".rstrip())
-    return "\n".join(lines) + "\n"
+        lines.append(f"{f'rank {rank}'.ljust(label)} | {_line(row, cell, shown)}")
+    lines = [(line[:width] if width else line).rstrip() for line in lines]
+    return Drawn(text="\n".join(lines) + "\n", width=full)
+
+
+def _line(row: list[tuple[str, int, int]], cell: int, until: int) -> str:
+    """The actions of a rank that begin before ``until``, and dots where it is idle."""
+    texts, now = [], 0
+    for text, start, end in row:
+        if start >= until:
+            break
+        texts.append(".".ljust(cell) * (start - now) + text.ljust((end - start) * cell - 1, "=") + " ")
+        now = end
+    texts.append(".".ljust(cell) * (until - now))
+    return "".join(texts)
 
 
 def _short(action: ScheduleAction) -> str:

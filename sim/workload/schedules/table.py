@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim.workload.schedules.dualpipe import dualpipe
+from sim.workload.schedules.dualpipe import dualpipe, dualpipev
 from sim.workload.schedules.one_way import gpipe, interleaved, one_f_one_b
 from sim.workload.schedules.refuse import refuse
 from sim.workload.schedules.types import Schedule
@@ -17,6 +17,7 @@ SCHEDULES: dict[str, tuple[str, Callable[[int, int, int], Schedule]]] = {
     "zb-h1": ("1F1B with weight gradients put off into the bubble", zb_h1),
     "zb-v": ("two stages a rank, down and up again (v = 2): hardly a bubble with the memory of 1F1B", zb_v),
     "dualpipe": ("two copies in opposite directions, forwards overlapped with backwards", dualpipe),
+    "dualpipev": ("DualPipe with one copy: two stages a rank, down and up again (v = 2)", dualpipev),
 }
 
 

@@ -51,6 +51,18 @@ def overlap(forward: ScheduleAction, backward: ScheduleAction) -> ScheduleAction
     return ScheduleAction(forward.stage, "OVERLAP", forward.microbatch, (forward, backward))
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """A thing wrong with a schedule: the rank and the position in its order, and what is wrong."""
+
+    rank: int
+    position: int
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """``rank_of_stage[s]`` is where stage s (of direction 0) lives; ``orders[r]`` what pipeline rank r does."""
@@ -77,4 +89,23 @@ class Schedule:
 
     def home(self, stage: int, microbatch: int) -> int:
         """The pipeline rank on which ``microbatch`` passes ``stage``."""
-        return self.rank_of_stage[self.stages - 1 - stage if self.direction(microbatch) else stage]
+        return self.home_in(stage, self.direction(microbatch))
+
+    def home_in(self, stage: int, direction: int) -> int:
+        """The pipeline rank that holds ``stage`` of a direction."""
+        return self.rank_of_stage[self.stages - 1 - stage if direction else stage]
+
+    @property
+    def directions(self) -> range:
+        """The directions that microbatches flow in: 0, and 1 with two copies."""
+        return range(self.copies)
+
+    def holds(self, rank: int) -> tuple[int, ...]:
+        """The stages that a rank holds, of any direction, in model order; none is on one rank in both directions."""
+        return tuple(s for s in range(self.stages) if rank in [self.home_in(s, d) for d in self.directions])
+
+    def partner(self, rank: int) -> int:
+        """The rank that holds the same stages of the other direction; the rank itself where there is one copy."""
+        if self.copies == 1 or rank not in self.rank_of_stage:
+            return rank
+        return self.home_in(self.rank_of_stage.index(rank), 1)
