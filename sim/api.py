@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from sim.analysis.analyse import Facts, analyse
+from sim.analysis.published import Quoted, compare
 from sim.analysis.result import Order, Result, Verdict, Weight
 from sim.cluster.build import build as build_cluster
 from sim.cost.lower import lower
@@ -67,6 +68,8 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
         peak_flops_per_s=scenario.cluster.device.gemm[scenario.precision.compute].peak,
         gpu_capacity=scenario.cluster.device.memory,
         host_capacity=_host_part(scenario),
+        counts=_counts(scenario),
+        quoted=_quoted(scenario),
     )
     return Step(scenario=scenario, timeline=timeline, result=analyse(timeline, facts, perf_counter() - began))
 
@@ -90,6 +93,7 @@ def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
         layer_multiplications=model.exact_multiplications(spec, sequence),
         lecture_multiplications=model.lecture_multiplications(spec, sequence),
         weights=tuple(weights),
+        published=compare(_quoted(scenario), _weighed(scenario, weights)),
         sustained=scenario.stack.sustained.get(device.name, 1.0),
         assumed=device.name not in scenario.stack.sustained,
     )
@@ -122,6 +126,32 @@ def schedule(source: str, overrides: Sequence[str] = (), *, width: int = 0) -> O
 def _load(source: str, overrides: Sequence[str]) -> Scenario:
     """The scenario of a file; a schedule file is read by those who know its format."""
     return load(source, overrides, reader=faults).scenario
+
+
+def _quoted(scenario: Scenario) -> tuple[Quoted, ...]:
+    """What the scenario's sources say."""
+    return tuple(
+        Quoted(figure=p.figure, low=p.value, high=p.to or p.value, source=p.by, note=p.note) for p in scenario.published
+    )
+
+
+def _counts(scenario: Scenario) -> dict[str, float]:
+    """Named figures of the model and the batch alone."""
+    spec, batch = scenario.model, scenario.batch
+    total = model.params(spec)
+    return {
+        "parameters": total,
+        "parameter_bytes": total * scenario.precision.param_bytes,
+        "parameters_per_layer": model.layer_params(spec),
+        "multiplications_per_layer": model.exact_multiplications(spec, batch.sequence),
+        "activations_per_layer": spec.hidden * batch.sequence * batch.size,
+        "gpus": scenario.layout.world,
+    }
+
+
+def _weighed(scenario: Scenario, weights: Sequence[Weight]) -> dict[str, float]:
+    """Named figures that need no simulation."""
+    return _counts(scenario) | {"peak_memory": next(w.peak for w in weights if w.where == "gpu")}
 
 
 def _host_part(scenario: Scenario) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sim.analysis.breakdown import breakdown, phases
 from sim.analysis.memory import memory_use
 from sim.analysis.path import bound_by, critical_path
+from sim.analysis.published import Measured, Quoted, compare, simulated
 from sim.analysis.result import Result
 from sim.analysis.transfers import transfers, utilisation
 from sim.timeline.columns import Timeline
@@ -17,7 +19,8 @@ class Facts:
     """What a timeline cannot know: how much useful work a step is, and how much memory there is.
 
     ``model_flops``, ``hardware_flops`` and ``tokens`` of one step over all ranks; ``peak_flops_per_s`` of one GPU;
-    capacities in bytes, of one GPU and of one rank's part of its host.
+    capacities in bytes, of one GPU and of one rank's part of its host. ``counts``: named figures of the model alone;
+    ``quoted``: what sources say of named figures.
     """
 
     scenario: str
@@ -27,6 +30,8 @@ class Facts:
     peak_flops_per_s: float
     gpu_capacity: float
     host_capacity: float
+    counts: Mapping[str, float] = field(default_factory=dict)
+    quoted: tuple[Quoted, ...] = ()
 
 
 def analyse(timeline: Timeline, facts: Facts, wall: float) -> Result:
@@ -36,6 +41,18 @@ def analyse(timeline: Timeline, facts: Facts, wall: float) -> Result:
     parts = breakdown(timeline)
     memory = memory_use(timeline, gpu_capacity=facts.gpu_capacity, host_capacity=facts.host_capacity)
     peak = facts.peak_flops_per_s * ranks * step
+    timed = phases(timeline)
+    measured = Measured(
+        step=step,
+        ranks=ranks,
+        tokens=facts.tokens,
+        model_flops=facts.model_flops,
+        hardware_flops=facts.hardware_flops,
+        peak_flops_per_s=facts.peak_flops_per_s,
+        phases=timed,
+        breakdown=parts,
+        memory=memory,
+    )
     return Result(
         scenario=facts.scenario,
         step_time=step,
@@ -44,10 +61,11 @@ def analyse(timeline: Timeline, facts: Facts, wall: float) -> Result:
         hfu=facts.hardware_flops / peak,
         fits=all(use.fits for use in memory),
         breakdown=parts,
-        phases=phases(timeline),
+        phases=timed,
         bound_by=bound_by(timeline, critical_path(timeline)),
         memory=memory,
         transfers=transfers(timeline, parts),
+        published=compare(facts.quoted, {**facts.counts, **simulated(measured)}),
         utilisation=utilisation(timeline),
         ranks=ranks,
         rank_classes=len(timeline.rank_classes),

@@ -32,15 +32,35 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A published figure (``low`` to ``high``, equal for a single value) and ours, in one unit."""
+
+    figure: str
+    low: float
+    high: float
+    ours: float
+    source: str
+    note: str = ""
+
+    @property
+    def difference(self) -> float:
+        """Ours over the middle of what was published, minus 1."""
+        return self.ours / ((self.low + self.high) / 2) - 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferUse:
     """One kind of transfer (a category of copies or collectives): what it asked for and what it got.
 
-    ``bytes`` one rank moves in a step; ``busy`` seconds in flight; ``exposed`` seconds in which nothing was computed
-    meanwhile; ``alone`` the bytes/s it would reach with its route to itself, ``achieved`` what it reached.
+    Means over all ranks: ``bytes`` that a rank sends in a step, in so many (``count``) exchanges; ``busy`` seconds in
+    flight; ``exposed`` seconds in which nothing was computed meanwhile; ``alone`` the bytes/s it would reach with its
+    route to itself, ``achieved`` what it reached. ``most`` bytes: of the rank that sends most.
     """
 
     category: str
     bytes: float
+    most: float
+    count: float
     busy: float
     exposed: float
     alone: float
@@ -67,6 +87,7 @@ class Result:
     bound_by: dict[str, float]
     memory: tuple[MemoryUse, ...]
     transfers: tuple[TransferUse, ...]
+    published: tuple[Comparison, ...]
     utilisation: dict[str, float]
     ranks: int
     rank_classes: int
@@ -106,6 +127,7 @@ class Verdict:
     layer_multiplications: int
     lecture_multiplications: int
     weights: tuple[Weight, ...]
+    published: tuple[Comparison, ...]
     sustained: float
     assumed: bool
 

@@ -24,32 +24,56 @@ def sent_bytes(op: OpRow) -> float:
     return 0.0
 
 
-def transfers(timeline: Timeline, exposed: dict[str, float], rank_class: int = 0) -> tuple[TransferUse, ...]:
-    """One row for each category of copies and collectives of a rank class; ``exposed`` is the breakdown."""
+def transfers(timeline: Timeline, exposed: dict[str, float]) -> tuple[TransferUse, ...]:
+    """One row for each category of copies and collectives, averaged over ranks; ``exposed`` is the breakdown."""
+    sent = np.array([sent_bytes(op) for op in timeline.ops])
     found: dict[str, list[int]] = {}
-    for number, op in enumerate(timeline.ops):
-        if op.rank_class == rank_class and sent_bytes(op) > 0.0:
-            found.setdefault(op.category, []).append(number)
-    return tuple(_transfer(timeline, category, rows, exposed) for category, rows in sorted(found.items()))
+    for number in np.flatnonzero(sent > 0.0).tolist():
+        found.setdefault(timeline.ops[number].category, []).append(number)
+    table = _Spans(timeline, sent)
+    return tuple(_transfer(table, category, rows, exposed) for category, rows in sorted(found.items()))
 
 
-def _transfer(timeline: Timeline, category: str, rows: list[int], exposed: dict[str, float]) -> TransferUse:
-    spans = timeline.spans
-    table = np.array([sent_bytes(op) for op in timeline.ops])
-    alone = np.array([op.latency + op.duration for op in timeline.ops])
-    mine = np.flatnonzero(np.isin(spans.op, rows))
-    moved = float(table[spans.op[mine]].sum())
-    needed = float(alone[spans.op[mine]].sum())
-    busy = union(spans.start[mine], spans.end[mine])
-    largest = timeline.ops[max(rows, key=lambda r: (table[r], -r))]
+class _Spans:
+    """Of each op how often it ran, how many bytes one rank sends and how long that takes alone; intervals by op."""
+
+    def __init__(self, timeline: Timeline, sent: NDArray[np.float64]) -> None:
+        spans = timeline.spans
+        self.timeline = timeline
+        self.sent = sent
+        self.times = np.bincount(spans.op, minlength=len(timeline.ops)).astype(np.float64)
+        self.alone = np.array([op.latency + op.duration for op in timeline.ops])
+        self.rank_class = np.array([op.rank_class for op in timeline.ops], dtype=np.int64)
+        self.members = np.array([row.members for row in timeline.rank_classes], dtype=np.float64)
+        moving = np.flatnonzero((sent > 0.0)[spans.op])
+        self.order = moving[np.argsort(spans.op[moving], kind="stable")]
+        self.begins = np.searchsorted(spans.op[self.order], np.arange(len(timeline.ops) + 1))
+
+    def busy(self, rows: NDArray[np.int64]) -> float:
+        """Seconds in which one of these ops of one rank class was in flight."""
+        mine = np.concatenate([self.order[self.begins[r] : self.begins[r + 1]] for r in rows.tolist()])
+        return union(self.timeline.spans.start[mine], self.timeline.spans.end[mine])
+
+
+def _transfer(table: _Spans, category: str, rows: list[int], exposed: dict[str, float]) -> TransferUse:
+    ops, ranks = np.array(rows, dtype=np.int64), table.members.sum()
+    classes = table.rank_class[ops]
+    weight = table.members[classes] / ranks
+    bytes_of_class = np.bincount(classes, weights=table.times[ops] * table.sent[ops], minlength=len(table.members))
+    moved = float(bytes_of_class @ table.members / ranks)
+    needed = float((table.times[ops] * table.alone[ops]) @ weight)
+    busy = sum(table.busy(ops[classes == c]) * float(table.members[c] / ranks) for c in np.unique(classes).tolist())
+    largest = table.timeline.ops[max(rows, key=lambda r: (table.sent[r], -r))]
     return TransferUse(
         category=category,
         bytes=moved,
+        most=float(bytes_of_class.max()),
+        count=float(table.times[ops] @ weight),
         busy=busy,
         exposed=exposed.get(category, 0.0),
         alone=moved / needed if needed > 0.0 else 0.0,
         achieved=moved / busy if busy > 0.0 else 0.0,
-        bound_by=timeline.resources[largest.bound_by].name if largest.bound_by >= 0 else "latency",
+        bound_by=table.timeline.resources[largest.bound_by].name if largest.bound_by >= 0 else "latency",
     )
 
 

@@ -32,6 +32,7 @@ def to_dict(result: Result) -> dict[str, Any]:
         "phases": dict(result.phases),
         "bound_by": dict(result.bound_by),
         "transfers": [msgspec.to_builtins(t) for t in result.transfers],
+        "published": [{**msgspec.to_builtins(c), "difference": c.difference} for c in result.published],
         "utilisation": dict(result.utilisation),
         "ranks": result.ranks,
         "rank_classes": result.rank_classes,

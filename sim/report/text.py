@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sim.analysis.result import MemoryUse, Result
+from sim.analysis.result import Comparison, MemoryUse, Result
+from sim.figures import FIGURES
 from sim.report.result_json import largest
 from sim.report.theme import label
 from sim.units import format as quantity
@@ -79,6 +82,7 @@ def show(console: Console, result: Result) -> None:
             console.print(memory_table(use))
     if result.transfers:
         console.print(transfers_table(result))
+    show_published(console, result.published)
     ranks = "1 rank" if result.ranks == 1 else f"{result.ranks} ranks as {result.rank_classes} class(es)"
     console.print(f"{ranks}, {result.ops:,} ops, {result.events:,} events in {result.wall:.2f} s")
 
@@ -107,17 +111,40 @@ def memory_table(use: MemoryUse) -> Table:
     return table
 
 
+def show_published(console: Console, published: Sequence[Comparison]) -> None:
+    """What sources say beside what is simulated; nothing where the scenario quotes nobody."""
+    if not published:
+        return
+    table = _table("published", ("figure", "ours", "difference"), "source")
+    for one in published:
+        said = _figure(one.figure, one.low)
+        said += f" to {_figure(one.figure, one.high)}" if one.high != one.low else ""
+        source = f"{one.source}; {one.note}" if one.note else one.source
+        table.add_row(FIGURES[one.figure].says, said, _figure(one.figure, one.ours), f"{one.difference:+.1%}", source)
+    console.print(table)
+
+
+def _figure(name: str, value: float) -> str:
+    kind = FIGURES[name].kind
+    if kind == "fraction":
+        return f"{value:.1%}"
+    if kind == "count":
+        return f"{value:,.0f}" if value < 1e7 else f"{value:.5g}"
+    return quantity(value, kind)
+
+
 def transfers_table(result: Result) -> Table:
     """What each kind of transfer moved, the rate it would have alone and the one it reached, and its exposed time."""
-    table = _table("transfers,\nper rank", ("bytes", "alone", "reached", "exposed"), "bound by")
+    table = _table("a rank sends", ("bytes", "times", "alone", "reached", "exposed"), "bound by")
     for use in result.transfers:
         table.add_row(
-            label(use.category),
+            label(use.category).replace(" communication", ""),
             quantity(use.bytes, "bytes"),
+            f"{use.count:,.0f}",
             quantity(use.alone, "bytes_per_s"),
             quantity(use.achieved, "bytes_per_s"),
             quantity(use.exposed, "seconds"),
-            use.bound_by,
+            use.bound_by.split(".", maxsplit=1)[-1],
         )
     return table
 
@@ -144,13 +171,17 @@ _REMEDIES = {
 
 
 def show_remedies(console: Console, result: Result) -> None:
-    """What does not fit, who holds most of it, and what would make it smaller."""
-    for use in result.memory:
-        if use.fits:
+    """What does not fit, who holds most of it, and what would make it smaller: of the rank that is worst off."""
+    for where in ("gpu", "host"):
+        use = largest(result, where)
+        if use is None or use.fits:
             continue
-        place = "GPU" if use.where == "gpu" else "host"
+        place = "GPU" if where == "gpu" else "host"
         over = quantity(use.peak - use.capacity, "bytes")
-        console.print(f"does not fit: {over} too much {place} memory. Largest owners and what would lower them:")
+        kinds = sum(other.where == where for other in result.memory)
+        others = sum(other.where == where and not other.fits for other in result.memory)
+        who = f" ({others} of {kinds} kinds of rank do not fit; this is the worst)" if kinds > 1 else ""
+        console.print(f"does not fit: {over} too much {place} memory{who}. Largest owners and what would lower them:")
         for owner in list(use.at_peak)[:3]:
             console.print(f"  {owner} ({quantity(use.at_peak[owner], 'bytes')}): {_remedy(owner, use.where)}")
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.analysis.result import Verdict, Weight
+from sim.report.text import show_published
 from sim.units import format as quantity
 
 _PLACES = {"gpu": "GPU", "host": "host, per rank"}
@@ -27,6 +28,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
     console.print(table)
     for weight in verdict.weights:
         _show_weight(console, weight)
+    show_published(console, verdict.published)
     if verdict.assumed:
         console.print(
             "note: the stack has no sustained-speed number for this device; short-burst kernel speeds are used"

@@ -345,6 +345,16 @@ class StackFile(Block):
     source: str = _or("", "where the numbers are from")
 
 
+class PublishedFile(Block):
+    """A published figure, to be shown beside ours."""
+
+    figure: str = _says("name of the figure, such as step_time, mfu, parameters")
+    value: Any = _says("its value: a quantity with its unit, a count, or a fraction")
+    to: Any = _or(None, "upper end, where a range was published")
+    by: str = _says("where it was published")
+    note: str = _or("", "what a reader should know")
+
+
 class ScenarioFile(Block):
     """All that a simulation needs: a model, on a cluster, laid out so, with this batch, by this software."""
 
@@ -361,3 +371,4 @@ class ScenarioFile(Block):
     offload: OffloadFile = _or(OffloadFile(), "none, or a mapping")
     stack: StackFile = _says("shipped name, path, or mapping")
     recompute_layers: CountOrZero | None = _or(None, "full: only so many layers of each virtual stage; default: all")
+    published: tuple[PublishedFile, ...] | None = _listed("published figures of this step, shown beside ours")

@@ -9,7 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from sim.spec import types
-from sim.spec.blocks import BatchFile, ClusterFile, DeviceFile, GemmTable, ModelFile, PrecisionFile, StackFile
+from sim.spec.blocks import (
+    BatchFile,
+    ClusterFile,
+    DeviceFile,
+    GemmTable,
+    ModelFile,
+    PrecisionFile,
+    PublishedFile,
+    StackFile,
+)
+from sim.spec.published import read_figure
 from sim.spec.validate import Draft
 
 
@@ -26,6 +36,7 @@ def build(draft: Draft, schedule: types.ScheduleFile | None = None) -> types.Sce
         recompute=draft.blocks["recompute"],
         recompute_layers=-1 if draft.blocks["recompute_layers"] is None else draft.blocks["recompute_layers"],
         offload=types.OffloadSpec(**dict(draft.offload)),
+        published=tuple(_published(p) for p in draft.blocks["published"] or ()),
         stack=_stack(draft.stack),
     )
 
@@ -48,6 +59,11 @@ def fits_of(gemm: GemmTable) -> dict[str, types.GemmFit]:
 def has_master(precision: PrecisionFile) -> bool:
     """Tell whether fp32 master weights are kept: by default when the weights themselves have 16 bits."""
     return types.DTYPE_BYTES[precision.compute] == 2 if precision.master is None else precision.master
+
+
+def _published(said: PublishedFile) -> types.PublishedSpec:
+    value, to = read_figure(said.figure, said.value), 0.0 if said.to is None else read_figure(said.figure, said.to)
+    return types.PublishedSpec(figure=said.figure, value=value, to=to, by=said.by, note=said.note)
 
 
 def _model(model: ModelFile) -> types.ModelSpec:

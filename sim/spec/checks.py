@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from sim.spec import expert_checks, layout_checks
+from sim.spec import expert_checks, layout_checks, published
 from sim.spec.build import batch_sizes, fits_of
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
@@ -240,6 +240,7 @@ def _one_fit_each(d: Draft) -> Iterator[Finding]:
 CHECKS = (
     *layout_checks.CHECKS,
     *expert_checks.CHECKS,
+    *published.CHECKS,
     Check("heads divide", ("model",), _head_shapes),
     Check("position table", ("model",), _position_table),
     Check("sequence fits the model", ("model", "batch"), _sequence_fits),

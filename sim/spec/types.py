@@ -370,6 +370,17 @@ class StackSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedSpec:
+    """A published figure of this step, in SI units: ``value``, or from there up ``to`` another (0: one value)."""
+
+    figure: str
+    value: float
+    to: float = 0.0
+    by: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
     """All that a simulation needs to know."""
 
@@ -384,3 +395,4 @@ class Scenario:
     offload: OffloadSpec
     stack: StackSpec
     recompute_layers: int = -1  # full: layers of each virtual stage that are recomputed (the first ones); -1: all
+    published: tuple[PublishedSpec, ...] = ()
