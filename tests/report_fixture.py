@@ -111,13 +111,21 @@ def host(capacity=1.5e12):
 
 def result(*uses, wall=0.5, transfers=None, scenario="made-up"):
     moved = TransferUse(
-        category="h2d", bytes=12e9, busy=1.0, exposed=1.0, alone=13e9, achieved=12e9, bound_by="n0.switch0.uplink.in"
+        category="h2d",
+        bytes=12e9,
+        most=12e9,
+        count=3.0,
+        busy=1.0,
+        exposed=1.0,
+        alone=13e9,
+        achieved=12e9,
+        bound_by="n0.switch0.uplink.in",
     )
     return Result(
         scenario=scenario, step_time=STEP, tokens_per_s_per_gpu=1234.5, mfu=0.25, hfu=0.333, fits=True,
         breakdown={"forward": 3.0, "backward": 3.0, "recompute": 3.0, "cpu_adam": 2.0, "h2d": 1.0},
         phases={"forward": 3.0, "backward": 6.0, "optimizer": 3.0},
         bound_by={"sm": 0.75, "cores": 0.17, "pcie.h2d": 0.08}, memory=uses or (memory(), host()),
-        transfers=(moved,) if transfers is None else transfers, utilisation={"n0.pcie": 0.1}, ranks=MEMBERS,
+        transfers=(moved,) if transfers is None else transfers, published=(), utilisation={"n0.pcie": 0.1}, ranks=MEMBERS,
         rank_classes=1, ops=3000, events=3000, wall=wall,
     )  # fmt: skip

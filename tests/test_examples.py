@@ -12,9 +12,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-TOO_BIG = "lecture-1t-one-gpu"
+TOO_BIG = ("lecture-1t-one-gpu", "lecture-4096-gpipe")
 SHORTER = {
-    "lecture-4096": 8, "megatron-530b-2520": 8, "megatron-1t-3072": 8, "gpt3-175b-1024": 16, "llama3-405b-16k": 16,
+    "lecture-4096": 8, "lecture-4096-interleaved": 64, "megatron-530b-2520": 8, "megatron-1t-3072": 8, "gpt3-175b-1024": 16, "llama3-405b-16k": 16,
     "bloom-176b-384": 16, "zero-offload-10b-v100-b512": 8, "deepseek-v3-2048": 16,
 }  # fmt: skip
 """Many microbatches: run with so many here; the benchmark runs them whole."""
@@ -25,7 +25,7 @@ def test_every_shipped_scenario_runs_fits_and_is_weighed_without_simulating(name
     """The walk in issue order ignores how long side streams hold buffers: gradients queue for a slow network."""
     sets = ["batch.size=null", f"batch.accumulation={SHORTER[name]}"] if name in SHORTER else []
     result, verdict = run(name, sets).result, check(name, sets)
-    assert result.fits == verdict.fits == (name != TOO_BIG)
+    assert result.fits == verdict.fits == (name not in TOO_BIG)
     assert result.step_time > 0
     assert sum(result.breakdown.values()) == pytest.approx(result.step_time, rel=1e-9)
     assert sum(result.bound_by.values()) == pytest.approx(1.0, rel=1e-9)

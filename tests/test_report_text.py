@@ -70,13 +70,15 @@ def test_memory_rows_are_the_owners_at_the_peak_with_the_capacity():
 
 def test_transfers_are_shown_whole_at_eighty_columns():
     row = _row(_say(text.transfers_table(made.result())), "host to GPU")
-    assert row.split()[3:] == ["12.0", "GB", "13.0", "GB/s", "12.0", "GB/s", "1.00", "s", "n0.switch0.uplink.in"]
+    assert row.split()[3:] == ["12.0", "GB", "3", "13.0", "GB/s", "12.0", "GB/s", "1.00", "s", "switch0.uplink.in"]
 
 
 def test_long_words_are_folded_and_never_cut():
     use = TransferUse(
         category="tp",
         bytes=999e9,
+        most=999e9,
+        count=9999.0,
         busy=1.0,
         exposed=0.999,
         alone=999e9,

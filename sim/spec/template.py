@@ -29,6 +29,7 @@ recompute: none              # full: run each layer's forward again in backward;
 recompute_layers: null       # full: only so many layers of each pipeline stage
 offload: none                # or {{optimizer: cpu, gradients: cpu}} with zero 1 or 2 (ZeRO-Offload)
 stack: pytorch-fsdp          # the software: which kernels, what overlaps, what the host spends
+published: null              # or [{{figure: step_time, value: 1.5 s, by: "whose log"}}], shown beside what is simulated
 """
 
 
