@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sim.cluster.types import Cluster, Place
 from sim.cost.demand import demand
-from sim.cost.fold import Ints, Partition, discrete, refine
+from sim.cost.fold import Ints, Partition, discrete, partition, refine, row_keys
 from sim.workload.ops import Collective, Copy, HostWork, Workload
 
 
@@ -48,8 +48,7 @@ class Classes:
 def classify(workload: Workload, cluster: Cluster, *, fold: bool) -> Classes:
     """Fold the ranks of ``workload`` placed on ``cluster``."""
     graph = _Graph(workload, cluster)
-    partition = refine(graph.start, *graph.edges()) if fold else discrete(len(graph.start))
-    return graph.classes(partition)
+    return graph.classes(refine(graph.start, *graph.edges()) if fold else discrete(len(graph.start)))
 
 
 class _Graph:
@@ -71,8 +70,7 @@ class _Graph:
         self._rank_edges()
         for number, (axis, groups) in enumerate(self.axes.items()):
             self._axis_edges(axis, number, groups)
-        met = np.unique(np.concatenate(self.targets))
-        self.resources = met[met >= self.base] - self.base
+        self.resources, self.vertex_of = self._met()
         self.start = self._start(workload)
 
     def _rank_edges(self) -> None:
@@ -105,10 +103,9 @@ class _Graph:
         self._add(np.repeat(vertices, members), groups.reshape(-1), np.tile(role, len(groups)))
         width = len(self.cluster.places)
         nodes, gpus = np.divmod(groups, width)
-        shapes = np.concatenate([nodes - nodes[:, :1], gpus], axis=1)
-        _, first, of = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
-        for shape, rows in enumerate(first.tolist()):
-            mine = np.flatnonzero(of.reshape(-1) == shape)
+        shapes = partition(row_keys((nodes - nodes[:, :1]) * width + gpus))
+        by_shape = np.split(np.argsort(shapes.colour, kind="stable"), np.cumsum(shapes.size)[:-1])
+        for rows, mine in zip(shapes.first.tolist(), by_shape, strict=True):
             where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
             for probe in _probes(axis):
                 cost = demand(probe, where, self.cluster)
@@ -119,38 +116,45 @@ class _Graph:
                 self._add(touched, self.base + ids.reshape(-1), np.tile(10_000 + amounts, len(mine)))
 
     def _add(self, source: Ints, target: Ints, label: Ints) -> None:
-        self.sources.append(source.astype(np.int64))
-        self.targets.append(target.astype(np.int64))
-        self.labels.append(label.astype(np.int64))
+        self.sources.append(source)
+        self.targets.append(target)
+        self.labels.append(label)
+
+    def _met(self) -> tuple[Ints, Ints]:
+        """Resources that somebody meets, ascending, and the vertex of each resource of the cluster (-1: none)."""
+        met = np.zeros(self.base + self.cluster.nodes * self.cluster.per_node, dtype=bool)
+        for target in self.targets:
+            met[target] = True
+        resources = np.flatnonzero(met[self.base :])
+        vertex_of = np.full(len(met) - self.base, -1, dtype=np.int64)
+        vertex_of[resources] = self.base + np.arange(len(resources), dtype=np.int64)
+        return resources, vertex_of
 
     def _start(self, workload: Workload) -> Ints:
         """First colours: program of a rank; axis of a group; kind and capacity of a resource."""
         kinds: dict[object, int] = {}
-        capacity = self.cluster.capacities(self.resources)
-        local = [r.kind for r in self.cluster.resources]
-        kind = [local[i] for i in (self.resources % self.cluster.per_node).tolist()]
-        resources = [
-            kinds.setdefault(("resource", k, c), len(kinds)) for k, c in zip(kind, capacity.tolist(), strict=True)
-        ]
-        groups = np.concatenate(
-            [np.zeros(0), *(np.full(len(g), kinds.setdefault(("group", a), len(kinds))) for a, g in self.axes.items())]
-        )
         each = np.array([kinds.setdefault(("rank", p), len(kinds)) for p in range(len(workload.programs))])
-        programs = each[workload.program_of_rank]
-        return np.concatenate([programs, groups, resources]).astype(np.int64)
+        groups = [np.full(len(g), kinds.setdefault(("group", a), len(kinds))) for a, g in self.axes.items()]
+        usual = self.cluster.resources
+        local = np.array([kinds.setdefault(("resource", r.kind, r.capacity), len(kinds)) for r in usual])
+        resources = local[self.resources % self.cluster.per_node]
+        for number, capacity in self.cluster.changed.items():
+            if self.vertex_of[number] >= 0:
+                key = ("resource", usual[number % self.cluster.per_node].kind, capacity)
+                resources[self.vertex_of[number] - self.base] = kinds.setdefault(key, len(kinds))
+        return np.concatenate([each[workload.program_of_rank], *groups, resources]).astype(np.int64)
 
     def edges(self) -> tuple[Ints, Ints, Ints]:
         """(source, target, label) with resources renumbered to those that are met."""
         target = np.concatenate(self.targets)
         resource = target >= self.base
-        target[resource] = self.base + np.searchsorted(self.resources, target[resource] - self.base)
+        target[resource] = self.vertex_of[target[resource] - self.base]
         return np.concatenate(self.sources), target, np.concatenate(self.labels)
 
-    def classes(self, partition: Partition) -> Classes:
-        ranks, groups, resources = np.split(partition.colour, [self.ranks, self.base])
-        rank_class, rank_first, members = _local(ranks)
-        group_class, group_first, counts = _local(groups)
-        resource_class, resource_first, sizes = _local(resources)
+    def classes(self, found: Partition) -> Classes:
+        rank_class, rank_first, members = _part(found, 0, self.ranks)
+        group_class, group_first, counts = _part(found, self.ranks, self.base)
+        resource_class, resource_first, sizes = _part(found, self.base, len(found.colour))
         table = np.full(self.cluster.nodes * self.cluster.per_node, -1, dtype=np.int64)
         table[self.resources] = resource_class
         rows = []
@@ -180,10 +184,13 @@ class _Graph:
         return found
 
 
-def _local(colours: NDArray[np.int64]) -> tuple[Ints, Ints, Ints]:
-    """Class numbers from 0 within one kind of vertex, each class's first member, each class's size."""
-    _, first, inverse, counts = np.unique(colours, return_index=True, return_inverse=True, return_counts=True)
-    return inverse.astype(np.int64), first.astype(np.int64), counts.astype(np.int64)
+def _part(found: Partition, begin: int, end: int) -> tuple[Ints, Ints, Ints]:
+    """Class numbers from 0 within one kind of vertex, each class's first member, each class's size.
+
+    The kinds lie one after the other and share no class, so the classes of a kind are numbered without a gap.
+    """
+    low, high = np.searchsorted(found.first, [begin, end])
+    return found.colour[begin:end] - low, found.first[low:high] - begin, found.size[low:high]
 
 
 def _probes(axis: str) -> tuple[Collective, ...]:
