@@ -99,6 +99,7 @@ class _Lowering:
         self.streams = stream_names(workload)
         self.alone: dict[int, KernelCost] = {}  # by identity
         self.joined: dict[object, Run] = {}
+        self.groups: dict[int, tuple[list[list[Op]], dict[int, int]]] = {}  # by identity of a block
         self.ops: list[OpRow] = []
         self.tokens: dict[str, int] = {}
         self.collectives: dict[tuple[int, Collective], _Cost] = {}  # (group class, work) -> cost
@@ -163,10 +164,13 @@ class _Lowering:
         return RankPlan(blocks=blocks, actions=actions, streams=len(self.streams))
 
     def _block(self, block: Block, rank_class: int, costs: dict[object, _Cost]) -> tuple[PlanOp, ...]:
-        ops = block.ops
-        groups = runs(ops) if self.merged else [[i] for i in range(len(ops))]
-        number = {index: new for new, group in enumerate(groups) for index in group}
-        return tuple(self._op([ops[i] for i in group], rank_class, costs, number) for group in groups)
+        if id(block) not in self.groups:  # many classes run one program
+            ops = block.ops
+            groups = runs(ops) if self.merged else [[i] for i in range(len(ops))]
+            number = {index: new for new, group in enumerate(groups) for index in group}
+            self.groups[id(block)] = [[ops[i] for i in group] for group in groups], number
+        grouped, number = self.groups[id(block)]
+        return tuple(self._op(ops, rank_class, costs, number) for ops in grouped)
 
     def _op(self, ops: Sequence[Op], rank_class: int, costs: dict[object, _Cost], number: dict[int, int]) -> PlanOp:
         """One op, or a run of kernels as one; ``number`` maps the block's indexes to those of the plan."""
@@ -200,13 +204,12 @@ class _Lowering:
         group = self._group(work, rank_class)
         if group < 0:
             return -1
-        met = np.unique(self.classes.rank_class[list(self.classes.groups[group].members)])
-        if len(met) < 2:
-            return -1
         key = (group, stream)
         if key not in self.meetings:
-            self.meetings[key] = len(self.meeting_sizes)
-            self.meeting_sizes.append(len(met))
+            met = np.unique(self.classes.rank_class[list(self.classes.groups[group].members)])
+            self.meetings[key] = len(self.meeting_sizes) if len(met) > 1 else -1
+            if len(met) > 1:
+                self.meeting_sizes.append(len(met))
         return self.meetings[key]
 
     def _group(self, work: Collective, rank_class: int) -> int:
