@@ -68,6 +68,7 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
         peak_flops_per_s=scenario.cluster.device.gemm[scenario.precision.compute].peak,
         gpu_capacity=scenario.cluster.device.memory,
         host_capacity=_host_part(scenario),
+        nvme_capacity=_drives_part(scenario),
         counts=_counts(scenario),
         quoted=_quoted(scenario),
     )
@@ -81,7 +82,7 @@ def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
     programs = build_workload(scenario).programs
     device = scenario.cluster.device
     weights = []
-    for where, capacity in (("gpu", device.memory), ("host", _host_part(scenario))):
+    for where, capacity in _capacities(scenario).items():
         top = max((peak(program, where) for program in programs), key=lambda one: one.size)
         if top.size > 0.0:
             weights.append(Weight(where=where, peak=top.size, at_peak=top.by_owner, capacity=capacity))
@@ -152,6 +153,19 @@ def _counts(scenario: Scenario) -> dict[str, float]:
 def _weighed(scenario: Scenario, weights: Sequence[Weight]) -> dict[str, float]:
     """Named figures that need no simulation."""
     return _counts(scenario) | {"peak_memory": next(w.peak for w in weights if w.where == "gpu")}
+
+
+def _capacities(scenario: Scenario) -> dict[str, float]:
+    """Bytes that one rank may use, by place."""
+    return {
+        "gpu": scenario.cluster.device.memory, "host": _host_part(scenario), "nvme": _drives_part(scenario),
+    }  # fmt: skip
+
+
+def _drives_part(scenario: Scenario) -> float:
+    """Drives of one rank: its node's over the ranks that share them."""
+    cluster = scenario.cluster
+    return cluster.nvme.capacity / min(scenario.layout.world, cluster.gpus_per_host) if cluster.nvme else 0.0
 
 
 def _host_part(scenario: Scenario) -> float:

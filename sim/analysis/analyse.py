@@ -30,6 +30,7 @@ class Facts:
     peak_flops_per_s: float
     gpu_capacity: float
     host_capacity: float
+    nvme_capacity: float = 0.0
     counts: Mapping[str, float] = field(default_factory=dict)
     quoted: tuple[Quoted, ...] = ()
 
@@ -39,7 +40,12 @@ def analyse(timeline: Timeline, facts: Facts, wall: float) -> Result:
     ranks = sum(row.members for row in timeline.rank_classes)
     step = timeline.makespan
     parts = breakdown(timeline)
-    memory = memory_use(timeline, gpu_capacity=facts.gpu_capacity, host_capacity=facts.host_capacity)
+    memory = memory_use(
+        timeline,
+        gpu_capacity=facts.gpu_capacity,
+        host_capacity=facts.host_capacity,
+        nvme_capacity=facts.nvme_capacity,
+    )
     peak = facts.peak_flops_per_s * ranks * step
     timed = phases(timeline)
     measured = Measured(

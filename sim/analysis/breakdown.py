@@ -157,17 +157,22 @@ def phases(timeline: Timeline) -> dict[str, float]:
     """Forward, backward and optimizer seconds as a log with synchronising timers shows them; they sum to the makespan.
 
     An action ends when the last of its ops has ended, copies and collectives included; what passed since the action
-    before it ended is its time. A rank that is done early waits for the others in its last action. Averaged over ranks.
+    before it ended is its time. A rank that is done early waits for the others in its last action. What touches no
+    compute stream at all (an update of another process, under the step) is on no timer. Averaged over ranks.
     """
     total = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
     spans = timeline.spans
     rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int32)[spans.op]
+    computes = (np.array([op.stream for op in timeline.ops], dtype=np.int64) == 0)[spans.op]
     ranks = sum(row.members for row in timeline.rank_classes)
     for number, row in enumerate(timeline.rank_classes):
         mine = np.flatnonzero(rank == number)
         actions = int(spans.action[mine].max(initial=-1)) + 1
         ends = np.zeros(actions)
         np.maximum.at(ends, spans.action[mine], spans.end[mine])
+        timed = np.zeros(actions, dtype=bool)
+        timed[spans.action[mine[computes[mine]]]] = True
+        ends[~timed] = 0.0
         ends = np.maximum.accumulate(ends)
         ends[-1:] = timeline.makespan
         lengths = np.diff(np.concatenate([[0.0], ends]))

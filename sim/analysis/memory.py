@@ -9,10 +9,12 @@ from sim.analysis.result import MemoryUse
 from sim.timeline.columns import Timeline
 
 
-def memory_use(timeline: Timeline, *, gpu_capacity: float, host_capacity: float) -> tuple[MemoryUse, ...]:
-    """One entry for each rank class and place (GPU; host, where anything lives there).
+def memory_use(
+    timeline: Timeline, *, gpu_capacity: float, host_capacity: float, nvme_capacity: float = 0.0
+) -> tuple[MemoryUse, ...]:
+    """One entry for each rank class and place (GPU; host and drives, where anything lives there).
 
-    ``gpu_capacity`` is bytes of one GPU, ``host_capacity`` one rank's part of its host's memory.
+    ``gpu_capacity`` is bytes of one GPU, ``host_capacity`` and ``nvme_capacity`` one rank's part of its node's.
     """
     uses = []
     changes = _changes(timeline)
@@ -20,6 +22,7 @@ def memory_use(timeline: Timeline, *, gpu_capacity: float, host_capacity: float)
         for where, resident, capacity in (
             ("gpu", dict(row.resident_gpu), gpu_capacity),
             ("host", dict(row.resident_host), host_capacity),
+            ("nvme", dict(row.resident_nvme), nvme_capacity),
         ):
             use = _use(changes.get((number, where), {}), resident, (number, where, capacity))
             if where == "gpu" or use.peak > 0.0:

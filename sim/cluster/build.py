@@ -9,7 +9,7 @@ it, NVLink and NICs as bandwidth x efficiency (what collectives sustain of the l
 
 from __future__ import annotations
 
-from sim.cluster.graph import NodeGraph, node_graph, socket_of
+from sim.cluster.graph import NodeGraph, node_graph, process_socket, socket_of
 from sim.cluster.types import Cluster, Place, Resource
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec
@@ -34,7 +34,7 @@ def build(spec: ClusterSpec) -> Cluster:
         nodes=spec.nodes,
         resources=resources,
         changed=_changed(spec, resources),
-        places=tuple(_place(graph, socket_of(spec, g), g, (from_gpu, from_dram, [from_network])) for g in gpus),
+        places=tuple(_place(graph, process_socket(spec, g), g, (from_gpu, from_dram, [from_network])) for g in gpus),
         peer=tuple(tuple(_peer(spec, a, b, from_gpu, from_dram) for b in gpus) for a in gpus),
     )
 
@@ -70,6 +70,7 @@ def _changed(spec: ClusterSpec, resources: tuple[Resource, ...]) -> dict[int, fl
 def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Routes, _Routes]) -> Place:
     from_gpu, from_dram, (from_network,) = routes
     name = f"gpu{gpu}"
+    drives = graph.number("nvme.nvme.busy") >= 0
     hbm = graph.number(f"{name}.hbm")
     return Place(
         sm=graph.number(f"{name}.sm"),
@@ -83,6 +84,9 @@ def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Rout
         nvlink_rx=graph.number(f"{name}.nvlink.rx"),
         nic_tx=from_gpu[gpu].get("network.out", (-1,))[0],
         nic_rx=from_network.get(name, (-1,))[0],
+        nvme_read=graph.routes("nvme")[f"dram{socket}"] if drives else (),
+        nvme_write=from_dram[socket]["nvme"] if drives else (),
+        nvme=graph.number("nvme.nvme.busy"),
     )
 
 

@@ -20,8 +20,10 @@ from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec, NicSpec
 
 # Two NVLink hops must be nearer than any other way between two GPUs, and a way through another GPU farther than the
-# direct one: a quarter of a hop does both. All other links count one.
+# direct one: a quarter of a hop does both. Between sockets likewise: a copy to a GPU of another socket crosses the socket
+# link, never another GPU and its NVLink. All other links count one.
 _NVLINK_DISTANCE = 0.25
+_SOCKET_DISTANCE = 0.25
 
 
 class NodeGraph:
@@ -82,12 +84,18 @@ def node_graph(spec: ClusterSpec) -> NodeGraph:
     if spec.nvme is not None:
         graph.link("nvme", "socket0", graph.resource("nvme", "nvme.read", spec.nvme.read))
         graph.link("socket0", "nvme", graph.resource("nvme", "nvme.write", spec.nvme.write))
+        graph.resource("nvme", "nvme.busy", 1.0, "s")  # the same drives read and write: r/read + w/write <= 1
     return graph
 
 
 def socket_of(spec: ClusterSpec, gpu: int) -> int:
     """Socket of a GPU: GPUs are spread evenly over the sockets, in order."""
     return gpu * spec.host.sockets // spec.gpus_per_host
+
+
+def process_socket(spec: ClusterSpec, gpu: int) -> int:
+    """Socket on which the process of a GPU runs and has its memory: the GPU's own, or the next one when unbound."""
+    return (socket_of(spec, gpu) + (spec.host.binding == "remote")) % spec.host.sockets
 
 
 def _add_sockets(graph: NodeGraph, spec: ClusterSpec) -> None:
@@ -99,7 +107,8 @@ def _add_sockets(graph: NodeGraph, spec: ClusterSpec) -> None:
         graph.resource(f"socket{s}", "cores", float(host.cores_per_socket), "core s")
     pairs = [(a, b) for a in range(host.sockets) for b in range(host.sockets) if a != b]
     for a, b in pairs if host.socket_link > 0 else []:
-        graph.link(f"socket{a}", f"socket{b}", graph.resource(f"socket{a}-{b}", "socket_link", host.socket_link))
+        crossing = graph.resource(f"socket{a}-{b}", "socket_link", host.socket_link)
+        graph.link(f"socket{a}", f"socket{b}", crossing, distance=_SOCKET_DISTANCE)
 
 
 def _add_switches(graph: NodeGraph, spec: ClusterSpec) -> None:

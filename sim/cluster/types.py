@@ -17,7 +17,7 @@ from sim.spec.types import ClusterSpec
 
 ResourceKind = Literal[
     "sm", "hbm", "nvlink.tx", "nvlink.rx", "pcie.h2d", "pcie.d2h", "pcie.duplex", "uplink.in", "uplink.out",
-    "dram", "cores", "socket_link", "nic.tx", "nic.rx", "nvme.read", "nvme.write",
+    "dram", "cores", "socket_link", "nic.tx", "nic.rx", "nvme.read", "nvme.write", "nvme.busy",
 ]  # fmt: skip
 
 
@@ -36,7 +36,8 @@ class Place:
     """What one GPU of a node meets: local resource numbers.
 
     ``h2d`` and ``d2h`` are whole paths between the GPU and the DRAM of its socket, HBM and DRAM included; ``nic``
-    is the adapter that serves this GPU (-1: none). ``nvlink_tx``/``nvlink_rx`` are -1 without NVLink.
+    is the adapter that serves this GPU (-1: none). ``nvlink_tx``/``nvlink_rx`` are -1 without NVLink. ``nvme_read`` and
+    ``nvme_write`` are paths between the drives and that DRAM, ``nvme`` the time of the drives (none without drives).
     """
 
     sm: int
@@ -50,6 +51,9 @@ class Place:
     nvlink_rx: int
     nic_tx: int
     nic_rx: int
+    nvme_read: tuple[int, ...] = ()
+    nvme_write: tuple[int, ...] = ()
+    nvme: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

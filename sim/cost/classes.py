@@ -88,6 +88,8 @@ class _Graph:
             pairs += [(2, place.dram), (3, place.cores)]
         if self.copies:
             pairs += [(10, local) for local in place.h2d] + [(11, local) for local in place.d2h]
+            pairs += [(12, local) for local in place.nvme_read] + [(13, local) for local in place.nvme_write]
+            pairs += [(14, place.nvme)] if place.nvme >= 0 else []
         return pairs
 
     def _axis_edges(self, axis: str, number: int, groups: Ints) -> None:

@@ -1,4 +1,4 @@
-"""What copies between a GPU and its host, and work of the CPU on host memory, ask of the cluster.
+"""What copies between a GPU, its host and the drives, and work of the CPU on host memory, ask of the cluster.
 
 Owns the demand of ``Copy`` and ``HostWork``. Pure functions on a built ``Cluster``; must not know the engine or who
 else uses the same DRAM: that several ranks and copies share it is found there.
@@ -16,11 +16,16 @@ from sim.cluster.types import Cluster, Place
 from sim.cost.collectives import CollectiveCost, cost_of
 from sim.errors import InfeasibleError
 
+Direction = Literal["h2d", "d2h", "nvme_read", "nvme_write"]
+
+NVME_LATENCY = 100e-6
+"""Start of a large asynchronous read or write (seconds). Estimate: flash reads in about 80 us, and the call."""
+
 
 def copy_cost(
-    direction: Literal["h2d", "d2h"], size: float, place: Place, cluster: Cluster, node: int, *, pinned: bool
+    direction: Direction, size: float, place: Place, cluster: Cluster, node: int, *, pinned: bool
 ) -> CollectiveCost:
-    """Cost of a copy of ``size`` bytes between ``place`` (a GPU of ``node``) and the DRAM of its socket.
+    """Cost of a copy of ``size`` bytes between a GPU (``place`` of ``node``), or the drives, and its socket's DRAM.
 
     The same bytes load every resource of the path. From pageable memory the copy takes at least
     ``size / host_link.pageable``; it then leaves room on the path for others.
@@ -28,6 +33,8 @@ def copy_cost(
     Raises:
         InfeasibleError: a pageable copy where the cluster gives no pageable rate.
     """
+    if direction in ("nvme_read", "nvme_write"):
+        return _drive_cost(direction == "nvme_read", size, place, cluster, node)
     link = cluster.spec.host_link
     path = place.h2d if direction == "h2d" else place.d2h
     cost = cost_of({cluster.at(node, local): size for local in path}, link.latency, cluster)
@@ -40,6 +47,16 @@ def copy_cost(
         )
         raise InfeasibleError(msg)
     return replace(cost, duration=max(cost.duration, size / link.pageable))
+
+
+def _drive_cost(read: bool, size: float, place: Place, cluster: Cluster, node: int) -> CollectiveCost:
+    """Bytes on the way, and the time of drives that read or write but not both at full rate. DMA: no SM, no cores."""
+    drives = cluster.spec.nvme
+    assert drives is not None, "refused at the door"
+    path = place.nvme_read if read else place.nvme_write
+    amounts = {cluster.at(node, local): size for local in path}
+    amounts[cluster.at(node, place.nvme)] = size / (drives.read if read else drives.write)
+    return cost_of(amounts, NVME_LATENCY, cluster)
 
 
 def host_cost(

@@ -37,7 +37,7 @@ STREAM_FRACTION = 0.7
 """Share of STREAM bandwidth of plain CPU passes over memory: the 2020 ZeRO-Offload log unscales 10.27e9 fp32
 gradients (8 bytes each) in 1.1-1.2 s beside about 100 GB/s of STREAM a socket."""
 
-STREAMS = ("compute", "tp", "cp", "ep", "dp", "gather", "h2d", "d2h", "cpu")
+STREAMS = ("compute", "tp", "cp", "ep", "dp", "gather", "h2d", "d2h", "cpu", "nvme")
 """Streams in the order in which they are shown; a workload's other streams follow as it names them."""
 
 
@@ -134,6 +134,7 @@ class _Lowering:
             device=f"n{node}.gpu{gpu}",
             resident_gpu=program.resident_gpu,
             resident_host=program.resident_host,
+            resident_nvme=program.resident_nvme,
         )
 
     def _resources(self) -> tuple[ResourceRow, ...]:

@@ -28,6 +28,9 @@ BOUND = {
     "nvlink.rx": "NVLink",
     "nic.tx": "the network adapters",
     "nic.rx": "the network adapters",
+    "nvme.read": "the drives, reading",
+    "nvme.write": "the drives, writing",
+    "nvme.busy": "the drives, reading and writing",
     "socket_link": "the link between CPU sockets",
     "host launch": "kernel launches on the host",
     "latency": "latency of collectives and copies",
@@ -56,10 +59,10 @@ def headline_parts(result: Result) -> tuple[str, str, str]:
 
 def fit_sentence(result: Result) -> str:
     """Peak against capacity, for the GPU and where anything lives there for the host, with the verdict."""
-    uses = [use for use in (largest(result, "gpu"), largest(result, "host")) if use is not None]
+    uses = [use for use in (largest(result, where) for where in PLACES) if use is not None]
     shown = [use for use in uses if use.where == "gpu" or not use.fits]
     return ", ".join(
-        f"peak {'GPU' if use.where == 'gpu' else 'host'} memory {quantity(use.peak, 'bytes')} of "
+        f"peak {PLACES[use.where]} {quantity(use.peak, 'bytes')} of "
         f"{quantity(use.capacity, 'bytes')} ({'fits' if use.fits else 'DOES NOT FIT'})"
         for use in shown
     )
@@ -100,7 +103,7 @@ def breakdown_table(result: Result, *, bar: str = "█") -> Table:
 
 def memory_table(use: MemoryUse) -> Table:
     """Owners at the peak with their share of the capacity, largest first, and the verdict."""
-    place = "GPU memory" if use.where == "gpu" else "host memory, per rank"
+    place = PLACES[use.where] if use.where == "gpu" else f"{PLACES[use.where]}, per rank,"
     table = _table(f"{place} at its peak", ("bytes", "share"))
     for owner, size in use.at_peak.items():
         if size >= 0.002 * use.peak:
@@ -160,6 +163,8 @@ def _table(first: str, numbers: tuple[str, ...], *last: str) -> Table:
     return table
 
 
+PLACES = {"gpu": "GPU memory", "host": "host memory", "nvme": "drive space"}
+
 _REMEDIES = {
     "parameters": "shard them (layout.zero: 3) over more GPUs",
     "parameters.gathered": "gather fewer layers ahead (layout.prefetch)",
@@ -172,21 +177,24 @@ _REMEDIES = {
 
 def show_remedies(console: Console, result: Result) -> None:
     """What does not fit, who holds most of it, and what would make it smaller: of the rank that is worst off."""
-    for where in ("gpu", "host"):
+    for where, place in PLACES.items():
         use = largest(result, where)
         if use is None or use.fits:
             continue
-        place = "GPU" if where == "gpu" else "host"
         over = quantity(use.peak - use.capacity, "bytes")
         kinds = sum(other.where == where for other in result.memory)
         others = sum(other.where == where and not other.fits for other in result.memory)
         who = f" ({others} of {kinds} kinds of rank do not fit; this is the worst)" if kinds > 1 else ""
-        console.print(f"does not fit: {over} too much {place} memory{who}. Largest owners and what would lower them:")
+        console.print(f"does not fit: {over} too much {place}{who}. Largest owners and what would lower them:")
         for owner in list(use.at_peak)[:3]:
             console.print(f"  {owner} ({quantity(use.at_peak[owner], 'bytes')}): {_remedy(owner, use.where)}")
 
 
 def _remedy(owner: str, where: str) -> str:
+    if where == "nvme":
+        return "use larger drives, or shard over more data-parallel ranks on more hosts"
     if where == "host":
+        if owner == "optimizer states":
+            return "keep them on drives (offload.optimizer: nvme), or shard over more ranks on more hosts"
         return "use a host with more memory, or shard over more data-parallel ranks on more hosts"
     return _REMEDIES.get(owner) or _REMEDIES.get(owner.split(".", maxsplit=1)[0]) or "choose a GPU with more memory"

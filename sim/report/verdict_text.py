@@ -12,7 +12,7 @@ from sim.analysis.result import Verdict, Weight
 from sim.report.text import show_published
 from sim.units import format as quantity
 
-_PLACES = {"gpu": "GPU", "host": "host, per rank"}
+_PLACES = {"gpu": "GPU", "host": "host, per rank", "nvme": "drives, per rank"}
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:

@@ -166,6 +166,7 @@ class HostFile(Block):
     dram_bandwidth: BytesPerS = _says("memory bandwidth of ONE socket, as STREAM measures it")
     socket_link: BytesPerSOrZero = _says("one direction between two sockets; 0 B/s with one socket")
     launch: Seconds = _says("host time of one kernel launch in eager code")
+    binding: Literal["local", "remote"] = _or("local", "processes run on the socket of their GPU, or on the next one")
 
 
 class HostLinkFile(Block):
@@ -248,6 +249,10 @@ class LayoutFile(Block):
     gather_bucket: Bytes | None = _or(None, "bytes of whole parameters per gather; default: the stack's")
     overlap_grad_reduce: bool | None = _or(None, "reduce gradients while backward runs; default: the stack's")
     prefetch: CountOrZero | None = _or(None, "zero 3: layers that are gathered ahead; default: the stack's")
+    live_parameters: Count | None = _or(None, "zero 3: most gathered parameters at a time; default: no limit")
+    persistence_threshold: CountOrZero | None = _or(
+        None, "zero 3: tensors of at most so many parameters stay gathered; default: 0"
+    )
     reshard_after_forward: bool | None = _or(None, "zero 3: free gathered layers after forward; default: true")
     order: tuple[Literal["tp", "cp", "dp", "pp"], ...] | None = _listed(
         "mesh axes, innermost (neighbouring ranks) first; default: tp, cp, dp, pp"
@@ -296,11 +301,25 @@ class PrecisionFile(Block):
 
 
 class OffloadFile(Block):
-    """What lives on the CPU; the word none stands for nothing."""
+    """What lives outside the GPU; the word none stands for nothing."""
 
-    optimizer: Literal["none", "cpu"] = _or("none", "optimizer state and step")
+    optimizer: Literal["none", "cpu", "nvme"] = _or("none", "optimizer state, with its step on the CPU")
     gradients: Literal["none", "cpu"] = _or("none", "gradients; goes with the optimizer")
+    parameters: Literal["none", "cpu", "nvme"] = _or("none", "zero 3: shards of parameters, fetched layer by layer")
+    activations: Literal["none", "cpu"] = _or("none", "what forward keeps for backward: checkpoints, or everything")
     pinned: bool = _or(True, "copies use pinned host memory")
+    ratio: Fraction | None = _or(None, "part of the parameters that the host updates, the GPU the rest; default: 1")
+    update: Literal["after", "delayed", "speculative"] | None = _or(
+        None, "when the host updates: after backward, under the next step, or bucket by bucket under backward"
+    )
+    accumulate: Literal["host", "gpu"] | None = _or(
+        None, "where gradients of several microbatches are added: each moves to the host, or their sum; default: host"
+    )
+    casts: Literal["host", "gpu"] | None = _or(
+        None, "who converts between 16 bits and fp32; gpu: the link carries fp32; default: host"
+    )
+    sub_group: Count | None = _or(None, "parameters that the optimizer takes at a time; default: the stack's tiles")
+    buffers: Count | None = _or(None, "optimizer: nvme: sub-groups in host memory at a time; default: 4")
 
 
 class GradTypes(Block):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from sim.spec import expert_checks, layout_checks, published
+from sim.spec import expert_checks, layout_checks, offload_checks, published
 from sim.spec.build import batch_sizes, fits_of
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
@@ -114,7 +114,7 @@ def _world(d: Draft) -> Iterator[Finding]:
 
 def _zero_knobs(d: Draft) -> Iterator[Finding]:
     zero = d.layout.zero
-    for key in ("prefetch", "reshard_after_forward"):
+    for key in ("prefetch", "reshard_after_forward", "live_parameters", "persistence_threshold"):
         if zero != 3 and getattr(d.layout, key) is not None:
             yield f"layout.{key}", f"has no effect with zero: {zero}; leave it out, or set zero: 3"
     if zero not in (1, 2) and d.layout.gather_bucket is not None:
@@ -174,34 +174,6 @@ def _master(d: Draft) -> Iterator[Finding]:
         yield "precision.master", what
 
 
-# -- offload
-
-
-def _offload_pairs(d: Draft) -> Iterator[Finding]:
-    o = d.offload
-    if o.gradients == "cpu" and o.optimizer == "none":
-        yield (
-            "offload.gradients",
-            "gradients: cpu with the optimizer on the GPU is not simulated yet; add optimizer: cpu",
-        )
-    if o.optimizer == "cpu" and o.gradients == "none":
-        yield "offload.optimizer", "optimizer: cpu with gradients on the GPU is not simulated yet; add gradients: cpu"
-    if o.optimizer == o.gradients == "none" and not o.pinned:
-        yield "offload.pinned", "pinned: false has no effect when nothing is offloaded; leave it out"
-
-
-def _offload_zero(d: Draft) -> Iterator[Finding]:
-    if d.offload.optimizer == d.offload.gradients == "none":
-        return
-    zero, dp = d.layout.zero, d.layout.dp
-    if zero == 3:
-        what = "offload with zero: 3 is not simulated yet; ZeRO-Offload is zero: 1 or 2, or dp: 1 with zero 0-2"
-        yield "layout.zero", what
-    if zero == 0 and dp > 1:
-        what = f"offload with zero: 0 and dp: {dp} is not simulated: every rank would update all parameters on its CPU"
-        yield "layout.zero", f"{what}; set zero: 1 or 2"
-
-
 # -- stack
 
 
@@ -255,8 +227,7 @@ CHECKS = (
     Check("device computes the type", ("precision", "cluster"), _computes),
     Check("gradient types known", ("precision", "stack"), _gradient_types),
     Check("master weights", ("precision",), _master),
-    Check("offload pairs", ("offload",), _offload_pairs),
-    Check("offload and ZeRO", ("offload", "layout"), _offload_zero),
+    *offload_checks.CHECKS,
     Check("attention kernel fits", ("stack", "model", "cluster"), _attention),
 )
 """Every rule, in the order of a scenario's blocks."""

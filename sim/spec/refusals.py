@@ -13,9 +13,7 @@ _ORDER = (
     "the schedule {value} is not simulated by name; gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe and dualpipev are, "
     "and any order as a CSV file with layout.schedule_file"
 )
-_NVME = "offload to nvme is not simulated yet; offload to the CPU (optimizer: cpu with gradients: cpu) is"
-_PARAMS = "offload of parameters is not simulated yet; optimizer: cpu with gradients: cpu (ZeRO-Offload) is"
-_ACTIVATIONS = "offload of activations is not simulated yet; recompute: full saves activation memory"
+_NVME = "gradients on NVMe are not simulated: they are used at once; keep them in host memory (cpu)"
 
 _RECIPES = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 
@@ -26,10 +24,9 @@ KEYS: Mapping[str, str] = {
     "layout.etp": "tensor parallelism inside an expert is not simulated; experts are whole on a rank, spread by ep",
     "model.experts_per_token": "experts a token visits are model.top_k",
     "model.num_experts": "routed experts are model.experts",
-    "offload.params": _PARAMS,
-    "offload.parameters": _PARAMS,
-    "offload.activations": _ACTIVATIONS,
-    "offload.ratio": "partial offload is not simulated yet; all of the optimizer moves, or none",
+    "offload.params": "parameters on the host are offload.parameters: cpu or nvme, with zero: 3",
+    "offload.fraction": "the part of the optimizer that the host has is offload.ratio",
+    "offload.delayed": "delayed parameter update is offload.update: delayed",
 }
 """Key path -> why it is refused and what there is instead."""
 
@@ -41,7 +38,6 @@ VALUES: Mapping[tuple[str, str], str] = {
         ("precision.compute", name): f"{name} is not simulated; compute in bf16, with fp8: nvfp4 or another recipe"
         for name in ("mxfp4", "int8")
     },
-    ("offload.optimizer", "nvme"): _NVME,
     ("offload.gradients", "nvme"): _NVME,
 }
 """(Key path, value) -> why it is refused and what there is instead."""

@@ -137,6 +137,7 @@ class HostSpec:
     dram_bandwidth: float
     socket_link: float
     launch: float
+    binding: Literal["local", "remote"] = "local"  # processes run on their GPU's socket, or (unbound) on the next one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,6 +264,8 @@ class LayoutSpec:
     gather_bucket: float = 0.0
     overlap_grad_reduce: bool = True
     prefetch: int = 1
+    live_parameters: int = 0  # zero 3: gather no further ahead than so many gathered parameters; 0: no limit
+    persistence_threshold: int = 0  # zero 3: tensors of at most so many parameters stay gathered
     reshard_after_forward: bool = True
     order: tuple[str, ...] = ("tp", "cp", "dp", "pp")  # mesh axes, innermost (adjacent ranks) first
     dp_replicate: int = 1  # HSDP: dp = dp_replicate x shard; parameters are sharded within, replicated across
@@ -326,11 +329,27 @@ class PrecisionSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OffloadSpec:
-    """What lives on the CPU. ZeRO-Offload is ``optimizer`` and ``gradients`` both ``cpu``."""
+    """What lives outside the GPU. ZeRO-Offload is ``optimizer`` and ``gradients`` both ``cpu``.
 
-    optimizer: Literal["none", "cpu"] = "none"
+    ``ratio`` of each rank's parameters are updated on the host, the rest on the GPU meanwhile (Twin-Flow, Megatron's
+    fraction, SuperOffload's retained buckets): the host has those whose gradients come first. ``update``: ``after``
+    backward; ``delayed``, under the next step (one step stale); ``speculative``, bucket by bucket under backward,
+    checked later. ``accumulate``: where the gradients of several microbatches are added. ``casts``: who turns 16-bit
+    gradients into fp32 and fp32 parameters back; on the GPU the link carries fp32. ``sub_group``: parameters that the
+    optimizer takes at a time; ``buffers``: sub-groups in host memory at a time when their states live on NVMe.
+    """
+
+    optimizer: Literal["none", "cpu", "nvme"] = "none"
     gradients: Literal["none", "cpu"] = "none"
+    parameters: Literal["none", "cpu", "nvme"] = "none"
+    activations: Literal["none", "cpu"] = "none"
     pinned: bool = True
+    ratio: float = 1.0
+    update: Literal["after", "delayed", "speculative"] = "after"
+    accumulate: Literal["host", "gpu"] = "host"
+    casts: Literal["host", "gpu"] = "host"
+    sub_group: int = 0  # 0: what the stack does
+    buffers: int = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

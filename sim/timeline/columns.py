@@ -20,7 +20,7 @@ CAUSE_NAMES = ("none", "dependency", "stream", "launch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRow:
-    """Bytes taken (+) or given back (-) when an op starts or ends. ``where`` is ``gpu`` or ``host``."""
+    """Bytes taken (+) or given back (-) when an op starts or ends. ``where`` is ``gpu``, ``host`` or ``nvme``."""
 
     owner: str
     size: float
@@ -60,7 +60,7 @@ class OpRow:
 class RankClassRow:
     """``members`` ranks represented by the rank ``representative``, which sits on ``device`` (a name such as n0.gpu3).
 
-    ``resident_gpu`` and ``resident_host`` are (owner, bytes) held before the step begins.
+    ``resident_gpu``, ``resident_host`` and ``resident_nvme`` are (owner, bytes) held before the step begins.
     """
 
     name: str
@@ -69,6 +69,7 @@ class RankClassRow:
     device: str
     resident_gpu: tuple[tuple[str, float], ...]
     resident_host: tuple[tuple[str, float], ...]
+    resident_nvme: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from sim.workload.schedules.own import own_schedule
 from sim.workload.schedules.table import make
 from sim.workload.schedules.types import Schedule
 from sim.workload.shares import Share
-from sim.workload.step_end import optimizer_block
+from sim.workload.step_end import delayed_block, optimizer_block
 from sim.workload.units import Unit, stages
 
 
@@ -92,13 +92,18 @@ def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, .
     mine = [unit for stage in schedule.holds(rank) for unit in cut[stage]]
     held = Share.of(mine)
     shared = _tied_bytes(scenario) if any(unit.root for unit in mine) else 0.0
-    last = Action(block=len(builder.blocks), microbatch=max(scenario.batch.accumulation - 1, 0))
+    blocks = [*builder.blocks, optimizer_block(scenario, held, shared_embedding=shared)]
+    actions = [*builder.actions, Action(block=len(blocks) - 1, microbatch=max(scenario.batch.accumulation - 1, 0))]
+    if scenario.offload.update == "delayed":
+        blocks.append(delayed_block(scenario, held))
+        actions.insert(0, Action(block=len(blocks) - 1, microbatch=0))
     return RankProgram(
         name=f"pipeline rank {rank}" if scenario.layout.pp > 1 else "every rank",
-        blocks=(*builder.blocks, optimizer_block(scenario, held, shared_embedding=shared)),
-        actions=(*builder.actions, last),
+        blocks=tuple(blocks),
+        actions=tuple(actions),
         resident_gpu=residency.on_gpu(scenario, held),
         resident_host=residency.on_host(scenario, held),
+        resident_nvme=residency.on_drives(scenario, held),
     )
 
 

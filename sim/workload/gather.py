@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sim.spec.types import OffloadSpec
 from sim.workload.block import BlockBuilder
-from sim.workload.grads import GradientPolicy
-from sim.workload.ops import Collective, Op, Phase
+from sim.workload.ops import Collective, Copy, Op, Phase, Work
+from sim.workload.policy import GradientPolicy
 from sim.workload.units import Unit
 
 GATHERED = "parameters.gathered"
@@ -31,13 +32,15 @@ class Gathers:
         param_bytes: float,
         prefetch: int,
         policies: Sequence[GradientPolicy],
+        offload: OffloadSpec,
     ) -> None:
         self.block = block
         self.units = units
         self.phase = phase
         self.param_bytes = param_bytes
         self.prefetch = prefetch
-        self.policies = policies  # of what is sharded; none: all is here, and every method does nothing
+        self.policies = policies  # of what is sharded or elsewhere; none: all is here, and every method does nothing
+        self.offload = offload
         self.gathered: dict[int, tuple[int, ...]] = {}  # position -> indexes of its gathers
         self.computed: dict[int, int] = {}  # position -> index of its last kernel
         self.issued = 0
@@ -95,18 +98,29 @@ class Gathers:
         before = self.computed.get(position - self.prefetch - 1)
         deps = () if before is None else (before,)
         self.gathered[position] = tuple(
-            self._gather(position, policy, deps) for policy in self.policies if policy.params(unit)
+            self._fetch(position, policy, deps) for policy in self.policies if _moving(policy, unit)
         )
 
-    def _gather(self, position: int, policy: GradientPolicy, deps: tuple[int, ...]) -> int:
-        """One part of a unit: its experts have a process group of their own."""
+    def _fetch(self, position: int, policy: GradientPolicy, deps: tuple[int, ...]) -> int:
+        """One part of a unit: from drives to the host, over this rank's own link to the GPU, from the other ranks."""
         unit = self.units[position]
-        size = float(policy.params(unit) * self.param_bytes)
-        work = Collective(kind="all_gather", axis=policy.axis, size=size)
-        name = f"gather {unit.name} experts" if policy.experts else f"gather {unit.name}"
-        index = self.block.side(name, work, "gather", self.phase, "param_gather", deps=deps, layer=unit.layer)
+        size = float(_moving(policy, unit) * self.param_bytes)
+        name = f"{unit.name} experts" if policy.experts else unit.name
+        steps: list[tuple[str, Work, str, str]] = []
+        if self.offload.parameters == "nvme":
+            steps.append((f"read {name}", Copy(direction="nvme_read", size=size / policy.ranks), "nvme", "nvme"))
+        if self.offload.parameters != "none":
+            copy = Copy(direction="h2d", size=size / policy.ranks, pinned=self.offload.pinned)
+            steps.append((f"fetch {name}", copy, "h2d", "h2d"))
+        if policy.ranks > 1:
+            whole = Collective(kind="all_gather", axis=policy.axis, size=size)
+            steps.append((f"gather {name}", whole, "gather", "param_gather"))
+        begin, index = len(self.block.ops), -1
+        for title, work, stream, category in steps:
+            index = self.block.side(title, work, stream, self.phase, category, deps=deps, layer=unit.layer)
+            deps = (index,)
         if position in self.before:
-            self.block.edit(index, waits=(self.before[position],))
+            self.block.edit(begin, waits=(self.before[position],))
         self.block.takes(index, GATHERED, size)
         return index
 
@@ -114,8 +128,24 @@ class Gathers:
         """The compute of ``position`` ends with op ``last``; ``free`` its gathered parameters then."""
         self.computed[position] = last
         if free:
-            gathered = sum(policy.params(self.units[position]) for policy in self.policies)
+            gathered = sum(_moving(policy, self.units[position]) for policy in self.policies)
             self.block.frees(last, GATHERED, float(gathered * self.param_bytes))
+
+
+def _moving(policy: GradientPolicy, unit: Unit) -> int:
+    """Parameters of a unit that are not here all the time: all but those of small tensors, none of them experts'."""
+    return policy.params(unit) - (0 if policy.experts else unit.small)
+
+
+def window(units: Sequence[Unit], prefetch: int, live: int) -> int:
+    """How many units are gathered ahead of the one that computes: ``prefetch``, or as many as ``live`` allows.
+
+    ``live`` parameters may be gathered at a time (DeepSpeed: stage3_max_live_parameters; 0: any number).
+    """
+    sizes = [unit.params - unit.small for unit in units if not unit.root]
+    while live and prefetch and any(sum(sizes[i : i + prefetch + 1]) > live for i in range(len(sizes))):
+        prefetch -= 1
+    return prefetch
 
 
 def _token(back: int) -> str:

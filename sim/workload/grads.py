@@ -1,105 +1,53 @@
-"""What becomes of gradients as backward produces them: kept, reduced over the data-parallel ranks, sent to the CPU.
+"""What becomes of gradients as backward produces them: kept, reduced over the data-parallel ranks, sent to the host.
 
 Owns buckets and their order. Gradients of a bucket are reduced (all-reduce, or reduce-scatter once the optimizer is
-sharded) and, with ZeRO-Offload, this rank's part is copied to host memory at once, under the rest of backward.
+sharded) and, with ZeRO-Offload, this rank's part is copied to host memory at once, under the rest of backward. Where
+the host adds up several microbatches, the sum so far comes back to the GPU, is added to there and returns (DeepSpeed,
+``async_accumulate_grad_in_cpu_via_gpu``). A speculative update (SuperOffload) begins with a bucket's arrival.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
-from sim.spec.types import DTYPE_BYTES, Scenario
+from sim.spec.types import Scenario
 from sim.workload.block import BlockBuilder
+from sim.workload.host_step import HostStep
+from sim.workload.kernels_shape import memory_pass
 from sim.workload.ops import Collective, Copy, Kernel
-from sim.workload.shares import Held
+from sim.workload.policy import GradientPolicy
 from sim.workload.units import Unit
 
 REDUCED = "gradients reduced"
 ON_HOST = "gradients on the host"
+UPDATED = "parameters updated"
 OWNER = "gradients"
-EXPERT_TENSORS = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GradientPolicy:
-    """How the gradients of one part of the parameters move: of routed ``experts``, or of the rest.
-
-    ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of such
-    ranks hold copies (HSDP). ``transient``: gradients exist only from backward to the end of their reduction or copy.
-    """
-
-    axis: str
-    ranks: int
-    replicas: int
-    kind: Literal["all_reduce", "reduce_scatter"] | None
-    overlap: bool
-    offload: bool
-    pinned: bool
-    transient: bool
-    bucket: float  # bytes on the wire, of the whole bucket
-    grad_bytes: int
-    wire_bytes: int
-    experts: bool = False
-
-    @property
-    def idle(self) -> bool:
-        """Nothing to do: one rank, gradients stay where they are."""
-        return self.kind is None and not self.offload
-
-    def params(self, held: Held) -> int:
-        """The parameters that this policy is for."""
-        return held.experts if self.experts else held.params - held.experts
-
-    def tensors(self, unit: Unit) -> int:
-        """The tensors of a unit that this policy is for; of all experts there are two, up (with gate) and down."""
-        of_experts = EXPERT_TENSORS if unit.experts else 0
-        return of_experts if self.experts else unit.tensors - of_experts
-
-
-def policies_for(scenario: Scenario) -> tuple[GradientPolicy, ...]:
-    """One policy, or a second one for experts that have other copies than the rest (``units.Unit.experts``)."""
-    dense, layout = policy_for(scenario), scenario.layout
-    if scenario.model.experts and layout.ep * layout.tp > 1:
-        return dense, policy_for(scenario, experts=True)
-    return (dense,)
-
-
-def policy_for(scenario: Scenario, *, experts: bool = False) -> GradientPolicy:
-    """The policy that layout, precision and offload ask for. Context-parallel ranks share parameters as dp ranks do.
-
-    Whole ``experts`` are copied on every ``ep``-th of a stage's dp x cp x tp ranks. Where a pipeline holds two copies
-    of the parameters (DualPipe), the two pipeline ranks that hold a stage are one group, of twice as many.
-    """
-    layout, precision = scenario.layout, scenario.precision
-    offload = scenario.offload.gradients == "cpu"
-    replicas = layout.dp_replicate if layout.zero >= 1 and not experts else 1
-    everyone = (layout.expert_replicas if experts else layout.dp * layout.cp) * layout.copies
-    kind: Literal["all_reduce", "reduce_scatter"] | None = None
-    if everyone > 1:
-        kind = "all_reduce" if layout.zero == 0 else "reduce_scatter"
-    return GradientPolicy(
-        axis="edp" if experts else "dp" if replicas == 1 else "shard",
-        ranks=everyone // replicas,
-        replicas=replicas,
-        kind=kind,
-        overlap=layout.overlap_grad_reduce,
-        offload=offload,
-        pinned=scenario.offload.pinned,
-        transient=(layout.zero >= 2 and everyone > 1) or offload,
-        bucket=layout.grad_bucket,
-        grad_bytes=DTYPE_BYTES[precision.grads],
-        wire_bytes=DTYPE_BYTES[precision.grad_comm],
-        experts=experts,
-    )
 
 
 class GradientStream:
-    """The gradients of one backward pass. ``unit_done`` in backward order, then ``finish``."""
+    """The gradients of one backward pass over ``units``. ``unit_done`` in backward order, then ``finish``.
 
-    def __init__(self, block: BlockBuilder, policy: GradientPolicy) -> None:
+    ``first`` and ``last``: of the microbatches whose gradients are added up. The host has ``offload.ratio`` of the
+    pass's parameters, those whose gradients come first; the rest are updated where they are made.
+    """
+
+    def __init__(
+        self,
+        block: BlockBuilder,
+        policy: GradientPolicy,
+        scenario: Scenario,
+        units: Sequence[Unit],
+        *,
+        first: bool,
+        last: bool,
+    ) -> None:
         self.block = block
         self.policy = policy
+        self.scenario = scenario
+        self.first, self.last_one = first, last
+        self.room = round(
+            scenario.offload.ratio * sum(policy.params(unit) for unit in units)
+        )  # parameters for the host
         self.params = 0  # of the open bucket
         self.number = 0
         self.held: list[tuple[int, int]] = []  # without overlap: (parameters, last kernel) of full buckets
@@ -144,10 +92,8 @@ class GradientStream:
         if policy.kind:
             after = self._reduce(params, after)
             self.flushed.append((REDUCED, after))
-        if policy.offload:
-            copy = Copy(direction="d2h", size=params * policy.grad_bytes / policy.ranks, pinned=policy.pinned)
-            after = block.side(f"gradients to CPU {self.number}", copy, "d2h", "B", "d2h", deps=(after,))
-            self.flushed.append((ON_HOST, after))
+        if policy.offload == "each" or (policy.offload == "last" and self.last_one):
+            after = self._to_host(params, after)
         if policy.transient:
             block.frees(after, OWNER, float(params * policy.grad_bytes))
 
@@ -164,6 +110,32 @@ class GradientStream:
             work = Collective(kind="all_reduce", axis="replicate", size=size / policy.ranks)
             after = self.block.side(f"all-reduce shard {self.number}", work, "dp", "B", "dp", deps=(after,))
         return after
+
+    def _to_host(self, params: int, after: int) -> int:
+        """This rank's part of what the host updates; the sum of earlier microbatches comes for it and goes with it."""
+        policy, block, offload = self.policy, self.block, self.scenario.offload
+        mine = min(params, self.room)
+        self.room -= mine
+        if not mine:
+            return after
+        share = mine / policy.ranks
+        size = share * policy.link_bytes
+        if policy.offload == "each" and not self.first:
+            back = Copy(direction="h2d", size=size, pinned=offload.pinned)
+            name = f"gradients so far to GPU {self.number}"
+            summed = block.side(name, back, "h2d", "B", "h2d", deps=(after,))
+            add = memory_pass("gradient.accumulate", 2 * size, size, fused=True, role="weight_grad")
+            after = block.side("add gradients so far", add, "d2h", "B", "d2h", deps=(after, summed))
+        elif policy.link_bytes != policy.grad_bytes:
+            cast = _cast(round(share), policy.grad_bytes, policy.link_bytes)
+            after = block.side(cast.name, cast, "d2h", "B", "d2h", deps=(after,))
+        copy = Copy(direction="d2h", size=size, pinned=offload.pinned)
+        there = block.side(f"gradients to CPU {self.number}", copy, "d2h", "B", "d2h", deps=(after,))
+        self.flushed.append((ON_HOST, there))
+        if offload.update == "speculative" and self.last_one:
+            updated = HostStep(block, self.scenario, "B", sync=False).update(share, (there,))
+            self.flushed.append((UPDATED, updated))
+        return there
 
 
 def _cast(params: int, source: int, target: int) -> Kernel:

@@ -73,9 +73,9 @@ class Collective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """Bytes between a GPU and its host's memory."""
+    """Bytes between a GPU and its host's memory, or between that and the drives."""
 
-    direction: Literal["h2d", "d2h"]
+    direction: Literal["h2d", "d2h", "nvme_read", "nvme_write"]
     size: float
     pinned: bool = True
 
@@ -90,6 +90,7 @@ class HostWork:
     flops: float = 0.0
 
 
+Place = Literal["gpu", "host", "nvme"]
 Work = Kernel | Collective | Copy | HostWork
 
 
@@ -100,7 +101,7 @@ class MemoryEffect:
     owner: str
     size: float
     at: Literal["start", "end"]
-    where: Literal["gpu", "host"] = "gpu"
+    where: Place = "gpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,7 @@ class RankProgram:
     actions: tuple[Action, ...]
     resident_gpu: tuple[tuple[str, float], ...]
     resident_host: tuple[tuple[str, float], ...]
+    resident_nvme: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ class Peak:
 
 
 def peak(program: RankProgram, where: str) -> Peak:
-    """Peak of ``where`` (gpu or host) over the whole step."""
-    held = dict(program.resident_gpu if where == "gpu" else program.resident_host)
+    """Peak of ``where`` (gpu, host, nvme) over the whole step."""
+    resident = {"gpu": program.resident_gpu, "host": program.resident_host, "nvme": program.resident_nvme}
+    held = dict(resident[where])
     total = sum(held.values())
     best, owners = total, dict(held)
     for action in program.actions:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.block import BlockBuilder
-from sim.workload.gather import Gathers
-from sim.workload.grads import GradientStream, policies_for
+from sim.workload.gather import Gathers, window
+from sim.workload.grads import GradientStream
 from sim.workload.kernels import accumulate_grads, split_backward
 from sim.workload.ops import Action, Block, Collective, Phase
+from sim.workload.policy import policies_for
 from sim.workload.schedules.types import ActionKind, Schedule
+from sim.workload.stash_offload import StashOffload
 from sim.workload.units import Unit
 from sim.workload.weave import weave
 
@@ -137,14 +139,15 @@ class PipelineRank:
     # -- passes -----------------------------------------------------------------------------------------------------
 
     def _gathers(self, block: BlockBuilder, units: Sequence[Unit], *, forward: bool) -> Gathers:
-        layout = self.scenario.layout
+        layout, away = self.scenario.layout, self.scenario.offload.parameters != "none"
         gathers = Gathers(
             block,
             units,
             phase="F" if forward else "B",
             param_bytes=self.scenario.precision.param_bytes,
-            prefetch=layout.prefetch,
-            policies=[p for p in self.policies if layout.zero == 3 and p.ranks > 1],
+            prefetch=window(units, layout.prefetch, layout.live_parameters),
+            policies=[p for p in self.policies if layout.zero == 3 and (p.ranks > 1 or away)],
+            offload=self.scenario.offload,
         )
         if not forward:
             (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
@@ -155,12 +158,14 @@ class PipelineRank:
     def _forward(self, one: _Pass) -> Block:
         block, units = BlockBuilder(f"forward {one.stage}"), self.stages[one.stage]
         arrived = self._receive(block, one, "F")
-        gathers = self._gathers(block, units, forward=True)
+        gathers, stash = self._gathers(block, units, forward=True), self._stash(block)
         last = -1
         for position, unit in enumerate(units):
             deps = (*gathers.need(position), *(arrived if position == 0 else ()))
             first, last = block.items(unit.forward, "F", layer=unit.layer, deps=deps)
             self._take(block, first, unit.kept)
+            if stash.moves(unit):
+                self._free(block, stash.leave(unit, last), unit.kept)
             block.takes(first, WORKSPACE, unit.forward_workspace)
             block.frees(last, WORKSPACE, unit.forward_workspace)
             gathers.done(position, last, free=self.scenario.layout.reshard_after_forward and not unit.root)
@@ -182,10 +187,11 @@ class PipelineRank:
         order = self.stages[one.stage][::-1]
         arrived = self._receive(block, one, phase)
         gathers = self._gathers(block, order, forward=False)
-        streams = [] if split else self._streams(block, last=one.last)
+        stash = self._stash(block)
+        streams = [] if split else self._streams(block, order, first=one.first, last=one.last)
         end = -1
         for position, unit in enumerate(order):
-            deps = (*gathers.need(position), *(arrived if position == 0 else ()))
+            deps = (*gathers.need(position), *stash.need(order, position), *(arrived if position == 0 else ()))
             begin = len(block.ops)
             if unit.recompute:
                 block.items(unit.recompute, "R", layer=unit.layer, deps=deps)
@@ -196,6 +202,9 @@ class PipelineRank:
                 end = self._accumulate(block, unit, end, "B", first=one.first)
                 self._free(block, end, _sum(unit.kept, unit.restored))
             self._take(block, begin, unit.restored)
+            if stash.moves(unit):
+                self._take(block, stash.begin(position, begin), unit.kept)
+                stash.done(position, end)
             block.takes(opening, WORKSPACE, unit.workspace)
             block.frees(end, WORKSPACE, unit.workspace)
             gathers.done(position, end, free=True)
@@ -210,7 +219,7 @@ class PipelineRank:
     def _weights(self, one: _Pass) -> Block:
         """W: weight gradients of a microbatch whose input gradients are done."""
         block = BlockBuilder(f"weight gradients {one.stage}")
-        streams = self._streams(block, last=one.last)
+        streams = self._streams(block, self.stages[one.stage], first=one.first, last=one.last)
         end = -1
         for unit in self.stages[one.stage][::-1]:
             opening, end = block.items(split_backward(unit.backward)[1], "W", layer=unit.layer)
@@ -224,8 +233,16 @@ class PipelineRank:
 
     # -- gradients and memory ---------------------------------------------------------------------------------------
 
-    def _streams(self, block: BlockBuilder, *, last: bool) -> list[GradientStream]:
-        return [GradientStream(block, policy) for policy in self.policies if last or policy.transient]
+    def _streams(self, block: BlockBuilder, units: Sequence[Unit], *, first: bool, last: bool) -> list[GradientStream]:
+        return [
+            GradientStream(block, policy, self.scenario, units, first=first, last=last)
+            for policy in self.policies
+            if last or policy.transient
+        ]
+
+    def _stash(self, block: BlockBuilder) -> StashOffload:
+        offload = self.scenario.offload
+        return StashOffload(block, on=offload.activations == "cpu", pinned=offload.pinned)
 
     def _accumulate(self, block: BlockBuilder, unit: Unit, end: int, phase: Phase, *, first: bool) -> int:
         """Add to the gradients of earlier microbatches, where they are kept whole."""

@@ -1,13 +1,14 @@
 """What a rank holds all through the step: parameters, gradients, optimizer states, the framework itself.
 
-Bytes by owner, on the GPU and in host memory. With mixed-precision Adam a parameter costs 2 + 2 + 12 bytes (ZeRO
-paper, section 3.1: fp16 parameter, fp16 gradient, fp32 master, momentum, variance); ZeRO 1, 2, 3 divide 12, 2 and 2 of
-them by the ranks that shard.
+Bytes by owner, on the GPU, in host memory and on drives. With mixed-precision Adam a parameter costs 2 + 2 + 12 bytes
+(ZeRO paper, section 3.1: fp16 parameter, fp16 gradient, fp32 master, momentum, variance); ZeRO 1, 2, 3 divide 12, 2 and
+2 of them by the ranks that shard.
 """
 
 from __future__ import annotations
 
 from sim.spec.types import DTYPE_BYTES, Scenario
+from sim.workload.host_step import STATE_BYTES, SUB_GROUP
 from sim.workload.shares import Held
 from sim.workload.step_end import shard
 
@@ -26,28 +27,57 @@ def state_bytes(scenario: Scenario, held: Held) -> dict[str, float]:
 
 
 def on_gpu(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
-    """(owner, bytes) on the GPU before the step begins. Offloaded owners are absent."""
-    states = state_bytes(scenario, held)
-    owned = {"parameters": states["parameters"]}
-    if scenario.offload.gradients == "none":
+    """(owner, bytes) on the GPU before the step begins. Offloaded owners are absent, shares of them are there."""
+    states, offload = state_bytes(scenario, held), scenario.offload
+    here = 1.0 - (offload.ratio if offload.optimizer != "none" else 0.0)
+    owned = {"parameters": _parameters(scenario, held)}
+    if offload.gradients == "none" or offload.accumulate == "gpu":
         owned["gradients.shard" if scenario.layout.zero >= 2 else "gradients"] = states["gradients"]
-    if scenario.offload.optimizer == "none":
-        owned["optimizer states"] = states["optimizer states"]
+    elif here:
+        owned["gradients.shard"] = states["gradients"] * here
+    if here:
+        owned["optimizer states"] = states["optimizer states"] * here
     owned["framework"] = scenario.stack.context
     return tuple(owned.items())
+
+
+def _parameters(scenario: Scenario, held: Held) -> float:
+    """Bytes of parameters on the GPU: of the shard, or of the small tensors that stay gathered."""
+    width = scenario.precision.param_bytes
+    if scenario.layout.zero < 3:
+        return float(held.params * width)
+    return (held.small + (0 if scenario.offload.parameters != "none" else shard(scenario, held, 3))) * width
 
 
 def on_host(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
     """(owner, bytes) of this rank in host memory: 14 bytes a parameter and the 2 of the copy being sent back.
 
     ZeRO-Offload paper, section 3.2: fp32 states and 16-bit gradients on the CPU; the pinned staging buffer is the
-    fp16 copy.
+    fp16 copy. States on drives leave their sub-groups' buffers. A delayed update keeps the gradients of two steps.
     """
-    if scenario.offload.optimizer == "none":
+    offload = scenario.offload
+    if offload.optimizer == "none":
         return ()
-    share = shard(scenario, held)
-    return (
-        ("optimizer states", state_bytes(scenario, held)["optimizer states"]),
-        ("gradients", share * DTYPE_BYTES[scenario.precision.grads]),
-        ("parameters.staging", share * scenario.precision.param_bytes),
-    )
+    share = shard(scenario, held) * offload.ratio
+    states = state_bytes(scenario, held)["optimizer states"] * offload.ratio
+    owned = {"optimizer states": states}
+    if offload.optimizer == "nvme":
+        group = min(share, offload.sub_group or SUB_GROUP)
+        owned = {"optimizer states.buffers": min(states, offload.buffers * group * STATE_BYTES)}
+    width = DTYPE_BYTES["fp32" if offload.casts == "gpu" else scenario.precision.grads]
+    owned["gradients"] = share * width * (2 if offload.update == "delayed" else 1)
+    if offload.parameters == "cpu":
+        owned["parameters"] = state_bytes(scenario, held)["parameters"]
+    else:
+        owned["parameters.staging"] = share * scenario.precision.param_bytes
+    return tuple(owned.items())
+
+
+def on_drives(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
+    """(owner, bytes) of this rank on its node's drives."""
+    states, owned = state_bytes(scenario, held), {}
+    if scenario.offload.optimizer == "nvme":
+        owned["optimizer states"] = states["optimizer states"] * scenario.offload.ratio
+    if scenario.offload.parameters == "nvme":
+        owned["parameters"] = states["parameters"]
+    return tuple(owned.items())

@@ -8,7 +8,7 @@ the up projections) and of experts over expert-parallel ranks, whole.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sim.workload import model
@@ -30,6 +30,10 @@ class Held(Protocol):
     def experts(self) -> int:
         """Parameters of routed experts."""
 
+    @property
+    def small(self) -> int:
+        """Parameters of tensors that ZeRO-3 keeps gathered (``layout.persistence_threshold``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
@@ -41,6 +45,7 @@ class Share:
     params: int
     tensors: int
     experts: int = 0
+    small: int = 0
 
     @classmethod
     def of(cls, units: Iterable[Held]) -> Share:
@@ -50,6 +55,7 @@ class Share:
             params=sum(unit.params for unit in held),
             tensors=sum(unit.tensors for unit in held),
             experts=sum(unit.experts for unit in held),
+            small=sum(unit.small for unit in held),
         )
 
 
@@ -76,19 +82,23 @@ def head_share(shape: Shape, *, copy: bool) -> Share:
     share = _share(shape, model.head_tensors(shape.model))
     if not (copy and shape.model.tied_embeddings):
         return share
-    return Share(params=share.params + shape.vocab * shape.model.hidden, tensors=share.tensors + 1)
+    return replace(share, params=share.params + shape.vocab * shape.model.hidden, tensors=share.tensors + 1)
 
 
 def _share(shape: Shape, tensors: Iterable[model.Tensor]) -> Share:
     """Key and value heads that are copied to several ranks count on each of them."""
-    params = count = experts = 0
+    params = count = experts = small = 0
     for name, _, size in tensors:
         count += 1
+        mine = size
         if "attention.qkv" in name:
             whole = shape.model.heads * shape.model.head_dim + 2 * shape.model.kv_heads * shape.model.head_dim
-            params += size // whole * shape.qkv_width
+            mine = size // whole * shape.qkv_width
         elif ".experts." in name:
-            experts += size // shape.layout.ep
-        else:
-            params += -(-size // shape.tp) if any(part in name for part in _SPLIT) else size
-    return Share(params=params + experts, tensors=count, experts=experts)
+            mine = size // shape.layout.ep
+            experts += mine
+        elif any(part in name for part in _SPLIT):
+            mine = -(-size // shape.tp)
+        params += mine
+        small += mine if mine <= shape.layout.persistence_threshold else 0
+    return Share(params=params, tensors=count, experts=experts, small=small)

@@ -31,6 +31,7 @@ class Unit:
     params: int
     experts: int
     tensors: int
+    small: int
     forward: Items
     recompute: Items
     backward: Items
@@ -109,6 +110,7 @@ class _Layers:
             params=share.params,
             experts=share.experts if shape.layout.ep * shape.layout.tp > 1 else 0,
             tensors=share.tensors,
+            small=share.small,
             forward=kernels.layer_forward(shape, layer),
             recompute=kernels.recompute_items(shape, recomputed, layer),
             backward=kernels.layer_backward(shape, layer),
@@ -135,6 +137,7 @@ def _embedding(shape: kernels.Shape) -> Unit:
         params=share.params,
         experts=0,
         tensors=share.tensors,
+        small=share.small,
         forward=kernels.embedding_forward(shape),
         recompute=(),
         backward=kernels.embedding_backward(shape),
@@ -155,6 +158,7 @@ def _head(shape: kernels.Shape, *, alone: bool) -> Unit:
         params=share.params,
         experts=0,
         tensors=share.tensors,
+        small=share.small,
         forward=kernels.head_forward(shape),
         recompute=(),
         backward=kernels.head_backward(shape),

@@ -1,0 +1,94 @@
+"""How gradients move: which process group reduces which part, and what leaves the GPU.
+
+Owns the reading of layout, precision and offload into one small record a part of the parameters; what happens with it
+is written in ``grads``, ``gather`` and ``step_end``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.spec.types import DTYPE_BYTES, Scenario
+from sim.workload.shares import Held
+from sim.workload.units import Unit
+
+EXPERT_TENSORS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientPolicy:
+    """How the gradients of one part of the parameters move: of routed ``experts``, or of the rest.
+
+    ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of such
+    ranks hold copies (HSDP). ``offload``: they go to host memory, with ``last`` microbatches only or with each.
+    ``transient``: gradients exist only from backward to the end of their reduction or copy. Bytes of a gradient:
+    ``grad_bytes`` as stored, ``wire_bytes`` in collectives, ``link_bytes`` on the way to the host.
+    """
+
+    axis: str
+    ranks: int
+    replicas: int
+    kind: Literal["all_reduce", "reduce_scatter"] | None
+    overlap: bool
+    offload: Literal["none", "each", "last"]
+    transient: bool
+    bucket: float  # bytes on the wire, of the whole bucket
+    grad_bytes: int
+    wire_bytes: int
+    link_bytes: int
+    experts: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do: one rank, gradients stay where they are."""
+        return self.kind is None and self.offload == "none"
+
+    def params(self, held: Held) -> int:
+        """The parameters that this policy is for."""
+        return held.experts if self.experts else held.params - held.experts
+
+    def tensors(self, unit: Unit) -> int:
+        """The tensors of a unit that this policy is for; of all experts there are two, up (with gate) and down."""
+        of_experts = EXPERT_TENSORS if unit.experts else 0
+        return of_experts if self.experts else unit.tensors - of_experts
+
+
+def policies_for(scenario: Scenario) -> tuple[GradientPolicy, ...]:
+    """One policy, or a second one for experts that have other copies than the rest (``units.Unit.experts``)."""
+    dense, layout = policy_for(scenario), scenario.layout
+    if scenario.model.experts and layout.ep * layout.tp > 1:
+        return dense, policy_for(scenario, experts=True)
+    return (dense,)
+
+
+def policy_for(scenario: Scenario, *, experts: bool = False) -> GradientPolicy:
+    """The policy that layout, precision and offload ask for. Context-parallel ranks share parameters as dp ranks do.
+
+    Whole ``experts`` are copied on every ``ep``-th of a stage's dp x cp x tp ranks. Where a pipeline holds two copies
+    of the parameters (DualPipe), the two pipeline ranks that hold a stage are one group, of twice as many.
+    """
+    layout, precision, offload = scenario.layout, scenario.precision, scenario.offload
+    replicas = layout.dp_replicate if layout.zero >= 1 and not experts else 1
+    everyone = (layout.expert_replicas if experts else layout.dp * layout.cp) * layout.copies
+    kind: Literal["all_reduce", "reduce_scatter"] | None = None
+    if everyone > 1:
+        kind = "all_reduce" if layout.zero == 0 else "reduce_scatter"
+    moves: Literal["none", "each", "last"] = "none"
+    if offload.gradients == "cpu":
+        moves = "last" if offload.accumulate == "gpu" else "each"
+    stored = DTYPE_BYTES[precision.grads]
+    return GradientPolicy(
+        axis="edp" if experts else "dp" if replicas == 1 else "shard",
+        ranks=everyone // replicas,
+        replicas=replicas,
+        kind=kind,
+        overlap=layout.overlap_grad_reduce,
+        offload=moves,
+        transient=(layout.zero >= 2 and everyone > 1) or moves == "each",
+        bucket=layout.grad_bucket,
+        grad_bytes=stored,
+        wire_bytes=DTYPE_BYTES[precision.grad_comm],
+        link_bytes=DTYPE_BYTES["fp32"] if offload.casts == "gpu" else stored,
+        experts=experts,
+    )
