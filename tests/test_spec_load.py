@@ -187,10 +187,8 @@ def test_set_replaces_names_and_makes_blocks():
     [
         ("layout.dp", "--set: 'layout.dp' is not of the form key.path=value"),
         ("layout..dp=1", "--set: 'layout..dp=1' is not of the form key.path=value"),
-        ("layout.zer=1", "--set: layout.zer: unknown key; did you mean 'zero'? keys here: dp, tp, pp, cp, ep, zero, "
-         "grad_bucket, gather_bucket, overlap_grad_reduce, prefetch, reshard_after_forward, order, dp_replicate, "
-         "sequence_parallel, tp_overlap, cp_kind, schedule, schedule_file, virtual_stages, stage_layers, p2p_overlap, "
-         "scatter_gather, capacity_factor, expert_imbalance, expert_dispatch"),
+        ("layout.zer=1", "--set: layout.zer: unknown key; did you mean 'zero'? keys here: "
+         + ", ".join(blocks.LayoutFile.model_fields)),
         ("cluster.host.dram=5", "--set: cluster.host.dram: must carry its unit: 5 is a bare number; write a size in "
          'bytes, such as "80 GiB"'),
         ("cluster=nod-a", "--set: cluster: unknown cluster 'nod-a'; did you mean 'node-a'? choices: cluster-a, node-a, "

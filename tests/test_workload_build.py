@@ -254,6 +254,8 @@ def test_gradients_on_the_wire_have_their_own_type():
 def test_offload_over_several_ranks_and_microbatches(zero, accumulation):
     """Gradients go to the CPU after every microbatch (2/n bytes a parameter each); parameters return once.
 
+    From the second microbatch on the sum so far comes back to be added to (DeepSpeed accumulates on the GPU).
+
     Ranks then gather each other's part, 2 P (n-1)/n bytes, and reduce-scatter every microbatch.
     """
     n = 4
@@ -261,7 +263,7 @@ def test_offload_over_several_ranks_and_microbatches(zero, accumulation):
     total = params(V100.model)
     one_way = 2 * total * (n - 1) / n
     assert found["d2h"] == pytest.approx(2 * total / n * accumulation, rel=1e-5)
-    assert found["h2d"] == pytest.approx(2 * total / n, rel=1e-5)
+    assert found["h2d"] == pytest.approx(2 * total / n * accumulation, rel=1e-5)
     assert found["param_gather"] == pytest.approx(one_way, rel=1e-9)
     assert found["dp"] == pytest.approx(one_way * accumulation + 2 * 4 * (n - 1) / n, rel=1e-9)
 
@@ -358,7 +360,7 @@ def test_gradients_go_to_the_host_in_their_own_type():
 
 def test_parameters_are_gathered_once_every_tile_is_back(monkeypatch):
     """Tiled copy back: tile by tile to the GPU while the CPU goes on; ranks gather each other's part after the last."""
-    monkeypatch.setattr("sim.workload.step_end.TILE", 2e5)
+    monkeypatch.setattr("sim.workload.host_step.TILE", 2e5)
     base = replace(V100, stack=replace(V100.stack, copy_back="tiled"))
     timeline = simulate(data_parallel(2, 2, base=base, offload=True)).timeline
     spans = timeline.spans

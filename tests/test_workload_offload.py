@@ -84,7 +84,9 @@ def test_parameters_that_stay_gathered_are_not_fetched():
     scenario = made(*PARAMS_ON_HOST)
     model = scenario.model
     kept = made(*PARAMS_ON_HOST, f"layout.persistence_threshold={8 * model.hidden}")
-    vectors = 6 * model.hidden + model.ffn + 3 * model.heads * model.head_dim  # two norms, and the biases of qkv, out, down and up
+    vectors = (
+        6 * model.hidden + model.ffn + 3 * model.heads * model.head_dim
+    )  # two norms, and the biases of qkv, out, down and up
     biases = LAYERS * vectors + 2 * model.hidden
     assert held(kept, "gpu")["parameters"] == 2 * biases
     assert held(scenario, "gpu")["parameters"] == 0
