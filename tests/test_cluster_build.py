@@ -19,7 +19,14 @@ from sim.spec.types import ClusterSpec, DeviceSpec, HostLinkSpec, HostSpec, NicS
 
 GPU = DeviceSpec(name="g", memory=32e9, hbm_bandwidth=900e9, sms=80, vector_flops_per_s=15e12, gemm={})
 HOST = HostSpec(
-    name="two sockets", sockets=2, cores_per_socket=24, dram=1e12, dram_bandwidth=100e9, socket_link=20e9, launch=5e-6
+    name="two sockets",
+    sockets=2,
+    cores_per_socket=24,
+    dram=1e12,
+    dram_bandwidth=100e9,
+    core_bandwidth=12e9,
+    socket_link=20e9,
+    launch=5e-6,
 )
 LINK = HostLinkSpec(
     kind="pcie", h2d=12e9, d2h=13e9, duplex=20e9, pageable=6e9, latency=1e-5, gpus_per_uplink=2, uplink=12.5e9

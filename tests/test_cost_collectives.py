@@ -21,7 +21,14 @@ from sim.spec.types import ClusterSpec, DeviceSpec, HostLinkSpec, HostSpec, NicS
 GPU = DeviceSpec(name="g", memory=32e9, hbm_bandwidth=9e12, sms=80, vector_flops_per_s=15e12, gemm={})
 # Two Xeon 8168: about 200 GB/s STREAM for the pair (components/README.md section 4, recalled).
 HOST = HostSpec(
-    name="xeon", sockets=2, cores_per_socket=24, dram=1.5e12, dram_bandwidth=100e9, socket_link=20e9, launch=5e-6
+    name="xeon",
+    sockets=2,
+    cores_per_socket=24,
+    dram=1.5e12,
+    dram_bandwidth=100e9,
+    core_bandwidth=12e9,
+    socket_link=20e9,
+    launch=5e-6,
 )
 LINK = HostLinkSpec(
     kind="pcie", h2d=12e9, d2h=13e9, duplex=20e9, pageable=6.3e9, latency=1e-5, gpus_per_uplink=2, uplink=12.5e9

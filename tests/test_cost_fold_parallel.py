@@ -12,7 +12,7 @@ import pytest
 from scenarios import TINY, data_parallel, on
 from sim.api import simulate
 from sim.spec.load import load
-from sim.spec.types import NicSpec, VariationSpec
+from sim.spec.types import NicSpec, NvmeSpec, OffloadSpec, VariationSpec
 
 SMALL = load("quickstart", [*TINY, "model.layers=8", "model.hidden=128", "model.ffn=256", "model.vocab=256"]).scenario
 SYSTEMS = 300
@@ -50,9 +50,31 @@ def draw(number):
         )
     if number % 3 == 0:
         scenario = _with_experts(pick, scenario)
+    if number % 5 == 0:
+        scenario = _offloaded(pick, scenario)
     if number % 2:
         scenario = on(scenario, variations=tuple(_variation(pick, scenario) for _ in range(pick.choice([1, 2]))))
     return scenario
+
+
+def _offloaded(pick, scenario):
+    """Optimizer and more on the host or on drives, with slow links, so that copies contend."""
+    layout, drives = scenario.layout, pick.random() < 0.3
+    zero = pick.choice([1, 2, 3])
+    offload = OffloadSpec(
+        optimizer="nvme" if drives else "cpu",
+        gradients="cpu",
+        parameters=pick.choice(["none", "cpu"]) if zero == 3 else "none",
+        activations="cpu" if layout.pp == 1 and pick.random() < 0.4 else "none",
+        update="after" if drives else pick.choice(["after", "delayed", "speculative"]),
+        accumulate=pick.choice(["host", "gpu"]),
+        casts=pick.choice(["host", "gpu"]),
+        sub_group=30_000 if drives else 0,
+        threads=pick.choice([0, 1]),
+    )
+    host = replace(scenario.cluster.host, dram_bandwidth=2e10, core_bandwidth=2e9)
+    scenario = on(scenario, host=host, nvme=NvmeSpec(read=6e9, write=3e9, capacity=1e12))
+    return replace(scenario, offload=offload, layout=replace(layout, zero=zero, dp_replicate=1))
 
 
 def _with_experts(pick, scenario):

@@ -30,7 +30,14 @@ def test_the_fullest_socket(gpus, sockets):
     """Counted over the places that the cluster room gives each GPU, for every number of ranks."""
     link = A100.cluster.host_link.__class__(kind="pcie", h2d=1e9, d2h=1e9, duplex=2e9, pageable=1e9, latency=0.0)
     host = A100.cluster.host.__class__(
-        name="h", sockets=sockets, cores_per_socket=1, dram=1.0, dram_bandwidth=1.0, socket_link=1.0, launch=0.0
+        name="h",
+        sockets=sockets,
+        cores_per_socket=1,
+        dram=1.0,
+        dram_bandwidth=1.0,
+        core_bandwidth=1.0,
+        socket_link=1.0,
+        launch=0.0,
     )
     cluster = build(on(A100, gpus_per_host=gpus, host=host, host_link=link).cluster)
     for world in (*range(1, gpus + 1), 2 * gpus):

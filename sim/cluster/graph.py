@@ -20,8 +20,8 @@ from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec, NicSpec
 
 # Two NVLink hops must be nearer than any other way between two GPUs, and a way through another GPU farther than the
-# direct one: a quarter of a hop does both. Between sockets likewise: a copy to a GPU of another socket crosses the socket
-# link, never another GPU and its NVLink. All other links count one.
+# direct one: a quarter of a hop does both. Between sockets likewise: a copy to a GPU of another socket crosses the
+# socket link, never another GPU and its NVLink. All other links count one.
 _NVLINK_DISTANCE = 0.25
 _SOCKET_DISTANCE = 0.25
 

@@ -60,21 +60,33 @@ def _drive_cost(read: bool, size: float, place: Place, cluster: Cluster, node: i
 
 
 def host_cost(
-    size: float, place: Place, cluster: Cluster, node: int, *, ranks_per_socket: int, fraction: float
+    size: float,
+    place: Place,
+    cluster: Cluster,
+    node: int,
+    *,
+    ranks_per_socket: int,
+    fraction: float,
+    threads: int = 0,
 ) -> CollectiveCost:
     """Cost of CPU work of a rank that moves ``size`` bytes of DRAM on the socket of ``place`` (a GPU of ``node``).
 
-    ``fraction`` is what such work reaches of STREAM bandwidth when all cores of the socket do it: Adam 0.45-0.75
-    (28 bytes a parameter), a single stream of scaling or copying about 0.7. The rank owns an equal part of the cores,
-    so alone it takes ``size * ranks_per_socket / (fraction * dram_bandwidth)``: the others' cores stay idle.
+    ``fraction`` is what such work reaches of STREAM bandwidth when all cores of the socket do it: Adam 0.45-0.75 (28
+    bytes a parameter), a single stream of scaling or copying about 0.7. The rank owns an equal part of the cores, so
+    alone it takes ``size * ranks_per_socket / (fraction * dram_bandwidth)``: the others' cores stay idle. With so many
+    ``threads`` (0: its part of the cores) it is no faster than ``size / (threads * fraction * core_bandwidth)``.
 
-    Demand: ``size`` bytes of DRAM and ``size / (fraction * dram_bandwidth) * cores_per_socket`` core seconds.
+    Demand: ``size`` bytes of DRAM and ``size / (fraction * dram_bandwidth) * cores_per_socket`` core seconds; with
+    ``threads``, so many for as long as it takes.
     """
     assert 0 < fraction <= 1, "DRAM would be asked for more than it has"
     assert ranks_per_socket >= 1
     host = cluster.spec.host
     core_seconds = size / (fraction * host.dram_bandwidth) * host.cores_per_socket
+    alone = core_seconds * ranks_per_socket / host.cores_per_socket
+    if threads:
+        alone = max(size / (fraction * host.dram_bandwidth), size / (threads * fraction * host.core_bandwidth))
+        core_seconds = alone * threads
     amounts = {cluster.at(node, place.dram): size, cluster.at(node, place.cores): core_seconds}
     cost = cost_of(amounts, 0.0, cluster)
-    alone = core_seconds * ranks_per_socket / host.cores_per_socket
     return replace(cost, duration=alone, bound_by=cluster.at(node, place.cores))

@@ -274,7 +274,13 @@ class _Lowering:
         fraction = self.scenario.stack.cpu_adam_fraction if work.kind == "adam" else STREAM_FRACTION
         sharing = mesh.ranks_per_socket(self.scenario.layout.world, spec.gpus_per_host, spec.host.sockets)
         cost = host_cost(
-            work.size, self.cluster.places[gpu], self.cluster, node, ranks_per_socket=sharing, fraction=fraction
+            work.size,
+            self.cluster.places[gpu],
+            self.cluster,
+            node,
+            ranks_per_socket=sharing,
+            fraction=fraction,
+            threads=self.scenario.offload.threads,
         )
         return self._rank_cost(cost, rank_class, work.kind, 1.0, size=work.size, flops=work.flops)
 

@@ -164,6 +164,7 @@ class HostFile(Block):
     cores_per_socket: Count = _says("cores of a socket")
     dram: Bytes = _says("memory of the node")
     dram_bandwidth: BytesPerS = _says("memory bandwidth of ONE socket, as STREAM measures it")
+    core_bandwidth: BytesPerS = _says("memory bandwidth of ONE core alone")
     socket_link: BytesPerSOrZero = _says("one direction between two sockets; 0 B/s with one socket")
     launch: Seconds = _says("host time of one kernel launch in eager code")
     binding: Literal["local", "remote"] = _or("local", "processes run on the socket of their GPU, or on the next one")
@@ -319,6 +320,9 @@ class OffloadFile(Block):
         None, "who converts between 16 bits and fp32; gpu: the link carries fp32; default: host"
     )
     sub_group: Count | None = _or(None, "parameters that the optimizer takes at a time; default: the stack's tiles")
+    threads: Count | None = _or(
+        None, "cores that each rank's CPU work uses (OMP_NUM_THREADS); default: an equal part of its socket's"
+    )
     buffers: Count | None = _or(None, "optimizer: nvme: sub-groups in host memory at a time; default: 4")
 
 
@@ -358,7 +362,9 @@ class StackFile(Block):
     grad_comm: GradTypes = _says("compute dtype to gradient dtype on the wire")
     sustained: dict[str, Sustained] = _says("device name to the fraction of fitted GEMM speed that long runs keep")
     cpu_adam_fraction: Fraction = _says("share of STREAM bandwidth that CPU Adam reaches at 28 B a parameter")
-    copy_back: Literal["after", "tiled"] = _says("updated parameters return after the CPU step, or tile by tile")
+    copy_back: Literal["after", "tiled", "cast"] = _says(
+        "updated parameters return after the CPU step, tile by tile, or by sub-groups after a casting pass"
+    )
     context: BytesOrZero = _says("bytes that driver, framework and communication library keep on a GPU")
     fragmentation: FractionOrZero = _says("allocator reserve, as a fraction of activations")
     source: str = _or("", "where the numbers are from")

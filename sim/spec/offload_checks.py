@@ -11,7 +11,7 @@ from sim.spec.build import batch_sizes
 from sim.spec.rule import Check, Finding
 from sim.spec.validate import Draft
 
-_OF_THE_OPTIMIZER = ("ratio", "update", "accumulate", "casts", "sub_group", "buffers")
+_OF_THE_OPTIMIZER = ("ratio", "update", "accumulate", "casts", "sub_group", "buffers", "threads")
 
 
 def _pairs(d: Draft) -> Iterator[Finding]:
@@ -69,6 +69,13 @@ def _zero(d: Draft) -> Iterator[Finding]:
         yield "offload.activations", f"{what}; use full (checkpoints move) or none (everything moves)"
 
 
+def _threads(d: Draft) -> Iterator[Finding]:
+    cores = d.cluster.host.cores_per_socket
+    if d.offload.threads is not None and d.offload.threads > cores:
+        what = f"a socket of {d.cluster.host.name} has {cores} cores, not {d.offload.threads}"
+        yield "offload.threads", f"{what}; lower it"
+
+
 def _accumulation(d: Draft) -> Iterator[Finding]:
     if d.offload.accumulate is not None and batch_sizes(d.batch, d.layout.dp)["accumulation"] == 1:
         yield "offload.accumulate", "has no effect with accumulation: 1; leave it out"
@@ -94,6 +101,7 @@ CHECKS = (
     Check("offload knobs", ("offload",), _idle),
     Check("offload and ZeRO", ("offload", "layout", "recompute"), _zero),
     Check("offloaded accumulation", ("offload", "batch", "layout"), _accumulation),
+    Check("threads for offload", ("offload", "cluster"), _threads),
     Check("drives for offload", ("offload", "cluster"), _drives),
     Check("offload casts", ("offload", "precision"), _casts),
 )

@@ -135,6 +135,7 @@ class HostSpec:
     cores_per_socket: int
     dram: float
     dram_bandwidth: float
+    core_bandwidth: float  # bytes/s that one core alone moves (STREAM, one thread)
     socket_link: float
     launch: float
     binding: Literal["local", "remote"] = "local"  # processes run on their GPU's socket, or (unbound) on the next one
@@ -349,6 +350,7 @@ class OffloadSpec:
     accumulate: Literal["host", "gpu"] = "host"
     casts: Literal["host", "gpu"] = "host"
     sub_group: int = 0  # 0: what the stack does
+    threads: int = 0  # cores that each rank's CPU work uses; 0: an equal part of its socket's
     buffers: int = 4
 
 
@@ -360,7 +362,7 @@ class StackSpec:
     ``sustained`` maps a device name to the fraction of fitted GEMM speed that long runs of this stack keep
     (clocks, power), one documented number a device; ``cpu_adam_fraction`` is the share of STREAM bandwidth that
     its CPU Adam reaches at 28 bytes a parameter; ``copy_back`` says whether updated parameters return to the GPU
-    after the CPU step or tile by tile within it.
+    after the CPU step, tile by tile within it, or by sub-groups that the host first casts in a pass of its own.
     """
 
     name: str
@@ -382,7 +384,7 @@ class StackSpec:
     grad_comm: Mapping[str, DType]  # compute dtype -> dtype on the wire
     sustained: Mapping[str, float]
     cpu_adam_fraction: float
-    copy_back: Literal["after", "tiled"]
+    copy_back: Literal["after", "tiled", "cast"]
     context: float  # bytes that the driver, the framework and the communication library keep on each GPU
     fragmentation: float  # allocator bytes reserved above those asked for, as a fraction of activations
     source: str = ""

@@ -18,6 +18,7 @@ from sim.workload.ops import Copy, HostWork, Op, Phase
 
 ADAM_BYTES = 28.0  # fp32 p, m, v, g read and p, m, v written (DeepSpeedCPUAdam)
 ADAM_FLOPS = 14.0  # multiplications, additions, one square root and one division a parameter, counted in Adam's update
+CAST_BYTES = 6.0  # fp32 parameters read, 16-bit ones written
 UNSCALE_BYTES = 8.0  # fp32 gradients read and written
 TILE = 128 * 2**20  # parameters a tile (DeepSpeed cpu_adam: TILE), when copy-back overlaps the update
 STATE_BYTES = 12.0  # fp32 p, m, v, as drives hold them
@@ -43,8 +44,8 @@ class HostStep:
 
     def pieces(self, params: float) -> list[float]:
         """Parameters of each piece: a sub-group, a tile where parameters go back tile by tile, or all at once."""
-        offload, tiled = self.scenario.offload, self.scenario.stack.copy_back == "tiled"
-        size = offload.sub_group or (SUB_GROUP if offload.optimizer == "nvme" else TILE if tiled else 0)
+        offload, usual = self.scenario.offload, {"after": 0, "tiled": TILE, "cast": SUB_GROUP}
+        size = offload.sub_group or (SUB_GROUP if offload.optimizer == "nvme" else usual[self.scenario.stack.copy_back])
         count = max(1, math.ceil(params / size)) if size else 1
         return [params / count] * count
 
@@ -67,9 +68,15 @@ class HostStep:
         return self.block.marker("states on the drives", self.phase, deps=(done, *self.writes)) if drives else done
 
     def back(self, params: float, deps: Sequence[int], name: str) -> int:
-        """Updated parameters to where the next forward looks for them: the GPU, host memory (nothing to do), drives."""
+        """Updated parameters to where the next forward looks for them: the GPU, host memory (nothing to do), drives.
+
+        A framework whose Adam does not write the 16-bit copy itself casts in a pass of its own.
+        """
         scenario, where = self.scenario, self.scenario.offload.parameters
         size = params * scenario.precision.param_bytes
+        if scenario.stack.copy_back == "cast" and scenario.precision.master and scenario.offload.casts == "host":
+            work = HostWork(kind="stream", params=params, size=CAST_BYTES * params, flops=params)
+            deps = (self._host(f"cast parameters {name}", work, deps),)
         if where == "cpu":
             return deps[-1]
         if where == "nvme":
