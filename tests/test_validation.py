@@ -53,7 +53,7 @@ def test_without_zero_the_1_5b_model_does_not_fit():
 
 
 def test_zero_3_with_cpu_optimizer_on_sixteen_h100_within_fifteen_per_cent():
-    """DeepCompile's eager ZeRO-3 offload, Llama 3 70B: 21.7, 23.7 and 23.7 s at 512, 1024 and 2048 tokens (DeepSpeed)."""
+    """DeepCompile's eager ZeRO-3 offload, Llama 3 70B: 21.7, 23.7 and 23.7 s at 512, 1024, 2048 tokens."""
     found = {s: run("llama3-70b-16xh100-offload", [f"batch.sequence={s}"]).result for s in (512, 1024, 2048)}
     for sequence, seconds in ((512, 21.7), (1024, 23.72), (2048, 23.7)):
         assert found[sequence].step_time == pytest.approx(seconds, rel=0.15)
