@@ -126,6 +126,6 @@ def result(*uses, wall=0.5, transfers=None, scenario="made-up"):
         breakdown={"forward": 3.0, "backward": 3.0, "recompute": 3.0, "cpu_adam": 2.0, "h2d": 1.0},
         phases={"forward": 3.0, "backward": 6.0, "optimizer": 3.0},
         bound_by={"sm": 0.75, "cores": 0.17, "pcie.h2d": 0.08}, memory=uses or (memory(), host()),
-        transfers=(moved,) if transfers is None else transfers, published=(), utilisation={"n0.pcie": 0.1}, ranks=MEMBERS,
-        rank_classes=1, ops=3000, events=3000, wall=wall,
+        transfers=(moved,) if transfers is None else transfers, published=(), utilisation={"n0.pcie": 0.1},
+        ranks=MEMBERS, rank_classes=1, ops=3000, events=3000, wall=wall,
     )  # fmt: skip
