@@ -30,6 +30,10 @@ $(STAMP): pyproject.toml
 plots: $(STAMP)
 	$(BIN)/python plots/step.py zero-offload-10b-v100
 	$(BIN)/python plots/step.py llama3-8b-8xh100-zero3
+	$(BIN)/python plots/offload_crossing.py
+	$(BIN)/python plots/infinity_efficiency.py
+	$(BIN)/python plots/before_after.py
+	$(BIN)/python plots/largest_model.py
 
 clean:
 	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache

@@ -68,7 +68,7 @@ def on_host(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
     owned["gradients"] = share * width * (2 if offload.update == "delayed" else 1)
     if offload.parameters == "cpu":
         owned["parameters"] = state_bytes(scenario, held)["parameters"]
-    else:
+    elif offload.parameters == "none":
         owned["parameters.staging"] = share * scenario.precision.param_bytes
     return tuple(owned.items())
 

@@ -1,0 +1,63 @@
+"""The largest model that one GPU can train, by strategy and host memory: ``python plots/largest_model.py``.
+
+GPT models of width 4096 and ever more layers on one V100 of a DGX-2 (32 GB; 30 TB of drives), one sequence of 1024
+tokens, full recompute. Nothing is simulated: memory is weighed by walking the step, as ``stepline check`` does. Each
+curve ends where GPU memory, not the host's, is what runs out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sim.api import check
+from sim.report.figure import save
+
+MOST = 4000
+BASE = ["batch.micro=1", "recompute=full"]
+STRATEGIES = {
+    "everything on the GPU": ["offload=none", "layout={dp: 1}"],
+    "ZeRO-Offload: optimizer and gradients": [],
+    "ZeRO-3, parameters on the CPU too": ["layout={dp: 1, zero: 3}", "offload.parameters=cpu"],
+    "ZeRO-Infinity: states and parameters on NVMe": [
+        "layout={dp: 1, zero: 3}", "offload.parameters=nvme", "offload.optimizer=nvme", "offload.activations=cpu",
+        "offload.sub_group=100000000", "cluster.nvme={read: 12 GB/s, write: 6 GB/s, capacity: 30 TB, source: DGX-2}",
+    ],
+}  # fmt: skip
+COLOURS = ("#777777", "#332288", "#117733", "#D55E00")
+
+
+def largest(sets: list[str], host: float) -> float:
+    """Parameters of the largest model that fits, by bisection over its layers, to two per cent."""
+    low, high = 0, MOST
+    while high - low > max(1, 0.02 * low):
+        layers = (low + high) // 2
+        verdict = check(
+            "zero-offload-10b-v100", [*BASE, *sets, f"model.layers={layers}", f"cluster.host.dram={host} GB"]
+        )
+        low, high = (layers, high) if verdict.fits else (low, layers)
+    if not low:
+        return float("nan")
+    return check("zero-offload-10b-v100", [*BASE, *sets, f"model.layers={low}"]).params
+
+
+figure = Figure(figsize=(8, 4.6), layout="constrained")
+ax = figure.subplots()
+memory = [64 * 2**i for i in range(6)]
+for (name, sets), shade in zip(STRATEGIES.items(), COLOURS, strict=True):
+    sizes = [largest(sets, host) / 1e9 for host in memory]
+    print(f"{name}: " + ", ".join(f"{host} GB {size:.1f} B" for host, size in zip(memory, sizes, strict=True)))
+    ax.plot(memory, sizes, "o-", color=shade, label=name)
+ax.axhline(13, color="#AA4499", lw=1, ls=":", label="13 B: ZeRO-Offload's paper on one 32 GB V100")
+ax.set_xscale("log", base=2)
+ax.set_yscale("log")
+ax.set_xticks(memory, [f"{m} GB" if m < 1024 else f"{m // 1024} TB" for m in memory])
+ax.set_yticks([1, 2, 5, 10, 20, 50, 100, 200, 500], ["1", "2", "5", "10", "20", "50", "100", "200", "500"])
+ax.minorticks_off()
+ax.set_xlabel("host memory")
+ax.set_ylabel("billion parameters")
+ax.set_title("The largest GPT that one 32 GB V100 can train", loc="left", fontsize=10)
+ax.spines[["top", "right"]].set_visible(False)
+ax.legend(fontsize=8, frameon=False, loc="upper left")
+save(figure, Path(__file__).with_suffix(".png"), "png")
