@@ -100,7 +100,8 @@ def test_the_superchip_schedule_doubles_the_speed():
     """
     steps = [[], ["stack.cpu_adam_fraction=0.76"], ["offload.casts=gpu"]]
     steps += [["offload.update=speculative", "layout.grad_bucket=64 MB"], ["offload.ratio=0.8"]]
-    seconds = [run("zero-offload-10b-gh200", sum(steps[: i + 1], [])).result.step_time for i in range(len(steps))]
+    so_far = [[one for step in steps[: i + 1] for one in step] for i in range(len(steps))]
+    seconds = [run("zero-offload-10b-gh200", sets).result.step_time for sets in so_far]
     assert seconds == sorted(seconds, reverse=True)
     assert seconds[0] / seconds[-1] == pytest.approx(2.06, rel=0.20)
 
