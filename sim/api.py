@@ -14,18 +14,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
+
+from sim import mesh
 from sim.analysis.analyse import Facts, analyse
 from sim.analysis.published import Quoted, compare
 from sim.analysis.result import Order, Result, Verdict, Weight
 from sim.cluster.build import build as build_cluster
 from sim.cost.lower import lower
 from sim.engine.core import simulate as simulate_plan
+from sim.spec import placement
 from sim.spec.load import load
-from sim.spec.types import Scenario
+from sim.spec.types import ClusterSpec, Scenario
 from sim.timeline.columns import Timeline
 from sim.workload import model
 from sim.workload.build import build as build_workload
 from sim.workload.build import read_schedule
+from sim.workload.ops import Workload
 from sim.workload.peak import peak
 from sim.workload.schedules.csv_text import to_csv
 from sim.workload.schedules.dry_run import dry_run
@@ -60,15 +65,18 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
     plan = lower(workload, build_cluster(scenario.cluster), scenario, fold=fold)
     total = sum(len(rank.blocks[block]) for rank in plan.ranks for block, _ in rank.actions)
     timeline = simulate_plan(plan, None if progress is None else lambda done: progress(done, total))
+    seats, compute = _Seats(scenario), scenario.precision.compute
+    first = [row.representative for row in timeline.rank_classes]
     facts = Facts(
         scenario=scenario.name,
         tokens=workload.tokens,
         model_flops=workload.model_flops,
         hardware_flops=workload.hardware_flops,
-        peak_flops_per_s=scenario.cluster.device.gemm[scenario.precision.compute].peak,
-        gpu_capacity=scenario.cluster.device.memory,
-        host_capacity=_host_part(scenario),
-        nvme_capacity=_drives_part(scenario),
+        peak_flops_per_s=float(np.mean([machine.device.gemm[compute].peak for machine in seats.machines])),
+        gpu_capacity=[seats.machines[rank].device.memory for rank in first],
+        host_capacity=[seats.host_part(rank) for rank in first],
+        placement=placement.said(scenario.layout.placement),
+        nvme_capacity=[seats.drives_part(rank) for rank in first],
         counts=_counts(scenario),
         quoted=_quoted(scenario),
     )
@@ -79,13 +87,9 @@ def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
     """Validate a scenario, count its model and weigh its memory, without simulating."""
     scenario = _load(source, overrides)
     spec, sequence = scenario.model, scenario.batch.sequence
-    programs = build_workload(scenario).programs
-    device = scenario.cluster.device
-    weights = []
-    for where, capacity in _capacities(scenario).items():
-        top = max((peak(program, where) for program in programs), key=lambda one: one.size)
-        if top.size > 0.0:
-            weights.append(Weight(where=where, peak=top.size, at_peak=top.by_owner, capacity=capacity))
+    workload = build_workload(scenario)
+    devices, kept = [machine.device.name for machine in scenario.cluster.machines], scenario.stack.sustained
+    weights = [weight for where in ("gpu", "host", "nvme") if (weight := _weigh(scenario, workload, where)).peak > 0.0]
     return Verdict(
         scenario=scenario.name,
         params=model.params(spec),
@@ -95,8 +99,8 @@ def check(source: str, overrides: Sequence[str] = ()) -> Verdict:
         lecture_multiplications=model.lecture_multiplications(spec, sequence),
         weights=tuple(weights),
         published=compare(_quoted(scenario), _weighed(scenario, weights)),
-        sustained=scenario.stack.sustained.get(device.name, 1.0),
-        assumed=device.name not in scenario.stack.sustained,
+        sustained=min(kept.get(device, 1.0) for device in devices),
+        assumed=any(device not in kept for device in devices),
     )
 
 
@@ -155,20 +159,43 @@ def _weighed(scenario: Scenario, weights: Sequence[Weight]) -> dict[str, float]:
     return _counts(scenario) | {"peak_memory": next(w.peak for w in weights if w.where == "gpu")}
 
 
-def _capacities(scenario: Scenario) -> dict[str, float]:
-    """Bytes that one rank may use, by place."""
-    return {
-        "gpu": scenario.cluster.device.memory, "host": _host_part(scenario), "nvme": _drives_part(scenario),
-    }  # fmt: skip
+class _Seats:
+    """The machine that each rank runs on."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        cluster, layout = scenario.cluster, scenario.layout
+        self.node, _ = mesh.places(layout.world, layout.placement, cluster.gpus_of_node)
+        machine_of_node = np.array(cluster.machine_of_node)
+        self.machine = machine_of_node[self.node]
+        self.machines = [cluster.machines[machine] for machine in self.machine.tolist()]
+        ranks = np.bincount(self.node, minlength=len(machine_of_node))
+        self.fullest = [int(ranks[machine_of_node == m].max()) for m in range(len(cluster.machines))]
+
+    def gpu_part(self, rank: int) -> float:
+        """Memory of a rank's GPU."""
+        return float(self.machines[rank].device.memory)
+
+    def drives_part(self, rank: int) -> float:
+        """Drives of a rank: its node's over the ranks that share them."""
+        machine: ClusterSpec = self.machines[rank]
+        return machine.nvme.capacity / self.fullest[int(self.machine[rank])] if machine.nvme else 0.0
+
+    def host_part(self, rank: int) -> float:
+        """Host memory of a rank: its node's DRAM over the ranks that share it, on the fullest node of its type."""
+        machine: ClusterSpec = self.machines[rank]
+        return machine.host.dram / self.fullest[int(self.machine[rank])]
 
 
-def _drives_part(scenario: Scenario) -> float:
-    """Drives of one rank: its node's over the ranks that share them."""
-    cluster = scenario.cluster
-    return cluster.nvme.capacity / min(scenario.layout.world, cluster.gpus_per_host) if cluster.nvme else 0.0
-
-
-def _host_part(scenario: Scenario) -> float:
-    """Host memory of one rank: its node's DRAM over the ranks that share it."""
-    cluster = scenario.cluster
-    return cluster.host.dram / min(scenario.layout.world, cluster.gpus_per_host)
+def _weigh(scenario: Scenario, workload: Workload, where: str) -> Weight:
+    """The peak that comes nearest to its capacity, or exceeds it most, over programs and the machines they run on."""
+    seats = _Seats(scenario)
+    peaks = [peak(program, where) for program in workload.programs]
+    rows: dict[tuple[int, int], Weight] = {}
+    lives = zip(workload.program_of_rank.tolist(), seats.machine.tolist(), strict=True)
+    for rank, (program, machine) in enumerate(lives):
+        if (program, machine) not in rows:
+            part = {"gpu": seats.gpu_part, "host": seats.host_part, "nvme": seats.drives_part}[where]
+            capacity = part(rank)
+            top = peaks[program]
+            rows[program, machine] = Weight(where=where, peak=top.size, at_peak=top.by_owner, capacity=capacity)
+    return max(rows.values(), key=lambda one: one.peak / one.capacity if one.capacity else one.peak)

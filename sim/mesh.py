@@ -1,13 +1,13 @@
 """The mesh: rank <-> (pp, dp, cp, tp), process groups by axis, and where a rank sits.
 
 Owns the numbering of ranks. Axes have a stated order, innermost first: ranks that differ only in the innermost axis
-are neighbours. Ranks fill a node before the next one begins, as launchers number them (``torchrun``: global rank = node
-rank x processes per node + local rank).
+are neighbours. Unless told otherwise ranks fill a node before the next one begins, as launchers number them
+(``torchrun``: global rank = node rank x processes per node + local rank).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,23 +18,29 @@ AXES = ("tp", "cp", "dp", "pp")
 """The axes that number ranks."""
 
 
-def place(rank: int, gpus_per_host: int) -> tuple[int, int]:
-    """The (node, GPU of that node) of a rank.
+def places(world: int, placement: str | Sequence[int], gpus: Sequence[int]) -> tuple[Ranks, Ranks]:
+    """Node and GPU of that node of each rank: two arrays (ranks,). ``gpus`` is how many each node has.
 
-    >>> place(9, 8)
-    (1, 1)
+    ``packed``: ranks fill one node after another. ``scattered``: one rank a node in turn, over and over, nodes that are
+    full left out (Slurm's ``--distribution=cyclic``). A sequence gives the device of each rank; devices are numbered
+    node by node.
+
+    >>> [a.tolist() for a in places(4, "packed", [2, 2])]
+    [[0, 0, 1, 1], [0, 1, 0, 1]]
+    >>> [a.tolist() for a in places(4, "scattered", [2, 2])]
+    [[0, 1, 0, 1], [0, 0, 1, 1]]
     """
-    return divmod(rank, gpus_per_host)
-
-
-def ranks_per_socket(world: int, gpus_per_host: int, sockets: int) -> int:
-    """The most ranks that share one CPU socket when ``world`` ranks fill nodes in order.
-
-    >>> ranks_per_socket(1, 16, 2), ranks_per_socket(32, 16, 2)
-    (1, 8)
-    """
-    on_node = min(world, gpus_per_host)
-    return min(on_node, -(-gpus_per_host // sockets))
+    counts = np.asarray(gpus, dtype=np.int64)
+    begins = np.cumsum(counts) - counts
+    total = int(counts.sum())
+    assert world <= total, "more ranks than devices"
+    devices = np.arange(total, dtype=np.int64) if isinstance(placement, str) else np.asarray(placement, dtype=np.int64)
+    node = np.searchsorted(begins, devices, side="right") - 1
+    gpu = devices - begins[node]
+    if placement == "scattered":
+        order = np.lexsort((node, gpu))
+        node, gpu = node[order], gpu[order]
+    return node[:world], gpu[:world]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

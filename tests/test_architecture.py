@@ -22,7 +22,7 @@ ARROWS = {
     "engine": ("errors", "plan", "timeline"),
     "analysis": ("timeline",),
     "report": ("errors", "units", "figures", "timeline", "analysis"),
-    "api": ("errors", "spec", "workload", "cluster", "cost", "engine", "timeline", "analysis"),
+    "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "engine", "timeline", "analysis"),
     "cli": ("errors", "api", "spec", "report"),
     "__main__": ("cli",),
     "__init__": (),

@@ -37,31 +37,31 @@ NODE = ClusterSpec(name="c", nodes=1, gpus_per_host=8, device=GPU, host=HOST, ho
 
 
 def names(cluster: Cluster, route: tuple[int, ...]) -> list[str]:
-    return [cluster.resources[i].name for i in route]
+    return [cluster.kinds[0].resources[i].name for i in route]
 
 
 def capacity(cluster: Cluster) -> dict[str, float]:
-    return {r.name: r.capacity for r in cluster.resources}
+    return {r.name: r.capacity for r in cluster.kinds[0].resources}
 
 
 def test_host_path_crosses_dram_uplink_link_and_hbm():
     c = build(NODE)
     down = ["socket1.dram", "switch2.uplink.in", "gpu5.pcie.h2d", "gpu5.pcie.duplex", "gpu5.hbm"]
     up = ["gpu5.hbm", "gpu5.pcie.d2h", "gpu5.pcie.duplex", "switch2.uplink.out", "socket1.dram"]
-    assert names(c, c.places[5].h2d) == down
-    assert names(c, c.places[5].d2h) == up
+    assert names(c, c.kinds[0].places[5].h2d) == down
+    assert names(c, c.kinds[0].places[5].d2h) == up
 
 
 def test_own_root_port_and_independent_directions_leave_no_uplink_and_no_duplex():
     c = build(replace(NODE, host_link=replace(LINK, uplink=0.0, duplex=25e9)))
-    assert names(c, c.places[0].h2d) == ["socket0.dram", "gpu0.pcie.h2d", "gpu0.hbm"]
-    assert not [r.name for r in c.resources if "duplex" in r.name or "uplink" in r.name]
+    assert names(c, c.kinds[0].places[0].h2d) == ["socket0.dram", "gpu0.pcie.h2d", "gpu0.hbm"]
+    assert not [r.name for r in c.kinds[0].resources if "duplex" in r.name or "uplink" in r.name]
 
 
 def test_peers_prefer_nvlink_ports():
     c = build(replace(NODE, p2p=False))
-    assert names(c, c.peer[0][7]) == ["gpu0.nvlink.tx", "gpu7.nvlink.rx"]
-    assert c.peer == build(replace(NODE, nvlink=replace(NVLINK, kind="mesh"), p2p=False)).peer
+    assert names(c, c.kinds[0].peer[0][7]) == ["gpu0.nvlink.tx", "gpu7.nvlink.rx"]
+    assert c.kinds[0].peer == build(replace(NODE, nvlink=replace(NVLINK, kind="mesh"), p2p=False)).kinds[0].peer
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_peers_prefer_nvlink_ports():
 def test_peer_access_over_pcie_crosses_only_what_lies_between(a, b, between):
     c = build(replace(NODE, nvlink=None))
     sends, gets = [f"gpu{a}.pcie.d2h", f"gpu{a}.pcie.duplex"], [f"gpu{b}.pcie.h2d", f"gpu{b}.pcie.duplex"]
-    assert names(c, c.peer[a][b]) == sends + between + gets
+    assert names(c, c.kinds[0].peer[a][b]) == sends + between + gets
 
 
 def test_without_peer_access_bytes_are_written_to_and_read_from_the_receivers_dram():
     c = build(replace(NODE, nvlink=None, p2p=False))
-    near, far = Counter(names(c, c.peer[0][1])), Counter(names(c, c.peer[0][7]))
+    near, far = Counter(names(c, c.kinds[0].peer[0][1])), Counter(names(c, c.kinds[0].peer[0][7]))
     assert near["socket0.dram"] == 2
     assert near["switch0.uplink.out"] == near["switch0.uplink.in"] == 1
     assert (far["socket0.dram"], far["socket0-1.socket_link"], far["socket1.dram"]) == (0, 1, 2)
@@ -98,14 +98,14 @@ def test_capacities_are_what_transfers_sustain():
 @pytest.mark.parametrize(("count", "served"), [(8, 8), (4, 4), (1, 1), (16, 8), (12, 8)])
 def test_nics_are_shared_evenly_and_none_is_lost(count, served):
     c = build(replace(NODE, nics=replace(NICS, count=count)))
-    used = [p.nic_tx for p in c.places]
-    assert len(set(used)) == len({p.nic_rx for p in c.places}) == served
+    used = [p.nic_tx for p in c.kinds[0].places]
+    assert len(set(used)) == len({p.nic_rx for p in c.kinds[0].places}) == served
     assert set(Counter(used).values()) == {8 // served}
-    assert sum(c.resources[i].capacity for i in sorted(set(used))) == pytest.approx(count * 24e9)
+    assert sum(c.kinds[0].resources[i].capacity for i in sorted(set(used))) == pytest.approx(count * 24e9)
 
 
 def test_what_a_node_lacks_has_no_number():
-    place = build(replace(NODE, nvlink=None, nics=None)).places[0]
+    place = build(replace(NODE, nvlink=None, nics=None)).kinds[0].places[0]
     assert (place.nvlink_tx, place.nvlink_rx, place.nic_tx, place.nic_rx) == (-1, -1, -1, -1)
 
 
@@ -116,7 +116,8 @@ def test_nvme_set_belongs_to_the_node():
 
 def test_all_nodes_share_one_description():
     one, many = build(NODE), build(replace(NODE, nodes=2048))
-    assert (one.resources, one.places, one.peer) == (many.resources, many.places, many.peer)
+    (few,), (lots,) = one.kinds, many.kinds
+    assert (few.resources, few.places, few.peer) == (lots.resources, lots.places, lots.peer)
     assert many.at(2047, 3) == 2047 * many.per_node + 3
 
 
@@ -129,7 +130,7 @@ def test_sockets_without_a_link_are_refused_only_when_gpus_must_cross():
     host = replace(HOST, socket_link=0.0)
     with pytest.raises(InfeasibleError, match='"c": GPU 0 has no route to GPU 4 of its node'):
         build(replace(NODE, host=host, nvlink=None))
-    assert build(replace(NODE, host=host)).peer[0][4]
+    assert build(replace(NODE, host=host)).kinds[0].peer[0][4]
 
 
 @settings(max_examples=40, deadline=None)
@@ -153,10 +154,10 @@ def test_every_route_starts_at_the_sender_ends_at_the_receiver_and_touches_no_th
         nics=replace(NICS, count=nics),
     )
     c = build(spec)
-    assert Counter(p.socket for p in c.places).most_common()[0][1] == -(-gpus // sockets)
+    assert Counter(p.socket for p in c.kinds[0].places).most_common()[0][1] == -(-gpus // sockets)
     for a in range(gpus):
         for b in range(gpus):
-            route = names(c, c.peer[a][b])
+            route = names(c, c.kinds[0].peer[a][b])
             assert (route == []) == (a == b)
             owners = [n.split(".")[0] for n in route if n.startswith("gpu")]
             assert owners == sorted(owners, key=lambda g, first=f"gpu{a}": g != first)
@@ -165,7 +166,7 @@ def test_every_route_starts_at_the_sender_ends_at_the_receiver_and_touches_no_th
 
 
 def test_a_build_is_the_same_in_every_process():
-    code = "import test_cluster_build as t; c = t.build(t.NODE); print([r.name for r in c.resources], c.places, c.peer)"
+    code = "import test_cluster_build as t; c = t.build(t.NODE); print(c.kinds)"
     outs = [
         subprocess.run(
             [sys.executable, "-c", code],

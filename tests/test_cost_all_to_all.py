@@ -31,7 +31,7 @@ def loads(work, where, cluster):
     found = Counter()
     for number, amount in zip(cost.ids.tolist(), cost.amounts.tolist(), strict=True):
         node, local = divmod(number, cluster.per_node)
-        found[node, cluster.resources[local].name] += amount
+        found[node, cluster.kinds[0].resources[local].name] += amount
     return found
 
 

@@ -50,7 +50,7 @@ def loads(cost: CollectiveCost, cluster: Cluster) -> dict[str, float]:
     """Amounts by name, such as n1.gpu3.hbm."""
     split = [divmod(i, cluster.per_node) for i in cost.ids.tolist()]
     rows = zip(split, cost.amounts.tolist(), strict=True)
-    return {f"n{node}.{cluster.resources[local].name}": amount for (node, local), amount in rows}
+    return {f"n{node}.{cluster.kinds[0].resources[local].name}": amount for (node, local), amount in rows}
 
 
 def total(cost: CollectiveCost, cluster: Cluster, start: str, end: str) -> float:
@@ -121,7 +121,7 @@ def test_bus_bandwidth_of_a_dgx_2():
 
     assert bus(4 * 2**30) == pytest.approx(122e9, rel=0.005)
     assert bus(MIB) < 0.2 * 122e9
-    assert c.resources[ring_demand("all_reduce", 1e9, ring(1, 16), c).bound_by].kind in ("nvlink.tx", "nvlink.rx")
+    assert c.resource(ring_demand("all_reduce", 1e9, ring(1, 16), c).bound_by).kind in ("nvlink.tx", "nvlink.rx")
 
 
 def test_a_node_boundary_carries_the_ring_over_all_nics():
@@ -135,7 +135,7 @@ def test_a_node_boundary_carries_the_ring_over_all_nics():
         assert total(cost, c, node, "nvlink.tx") == pytest.approx(7 * crossing)
     assert loads(cost, c)["n1.nic5.nic.tx"] == pytest.approx(crossing / 8)
     assert cost.duration == pytest.approx(crossing / 8 / 9e9)
-    assert c.resources[cost.bound_by % c.per_node].kind == "nic.tx"
+    assert c.kinds[0].resources[cost.bound_by % c.per_node].kind == "nic.tx"
 
 
 def test_one_nic_for_eight_gpus_sets_the_bus_bandwidth():
@@ -185,7 +185,7 @@ def test_memory_can_be_the_bottleneck():
     c = build(replace(SPEC, device=replace(GPU, hbm_bandwidth=100e9)))
     cost = ring_demand("reduce_scatter", 8e9, ring(1), c)
     assert cost.duration == pytest.approx(3 * 7e9 / 100e9)
-    assert c.resources[cost.bound_by].name == "gpu0.hbm"
+    assert c.kinds[0].resources[cost.bound_by].name == "gpu0.hbm"
 
 
 def walked_broadcast(members: list[tuple[int, int]], size: float, c: Cluster) -> dict[int, float]:
@@ -202,11 +202,11 @@ def walked_broadcast(members: list[tuple[int, int]], size: float, c: Cluster) ->
         for (a, i), (b, j) in pairwise(walk):
             link_in, link_out = inside[nodes.index(b)][k], inside[nodes.index(a)][k]
             used = (
-                [c.at(a, n) for n in c.peer[i][j]]
+                [c.at(a, n) for n in c.kinds[0].peer[i][j]]
                 if a == b
-                else [c.at(a, c.places[link_out].nic_tx), c.at(b, c.places[link_in].nic_rx)]
+                else [c.at(a, c.kinds[0].places[link_out].nic_tx), c.at(b, c.kinds[0].places[link_in].nic_rx)]
             )
-            for n in [*used, c.at(a, c.places[i].hbm), c.at(b, c.places[j].hbm)]:
+            for n in [*used, c.at(a, c.kinds[0].places[i].hbm), c.at(b, c.kinds[0].places[j].hbm)]:
                 out[n] = out.get(n, 0.0) + size / len(channels)
     return out
 
@@ -251,7 +251,7 @@ def test_whatever_is_sent_is_received_and_nothing_runs_above_capacity(kind, memb
     cost = ring_demand(kind, 1e9, members, c)
     for sent, received in (("nic.tx", "nic.rx"), ("nvlink.tx", "nvlink.rx")):
         assert total(cost, c, "n", sent) == pytest.approx(total(cost, c, "n", received))
-    capacity = np.array([c.resources[i % c.per_node].capacity for i in cost.ids.tolist()])
+    capacity = np.array([c.kinds[0].resources[i % c.per_node].capacity for i in cost.ids.tolist()])
     assert (cost.amounts > 0).all()
     assert (np.diff(cost.ids) > 0).all()
     assert (cost.amounts / capacity).max() == pytest.approx(cost.duration)
@@ -296,7 +296,7 @@ def test_sixteen_thousand_members_cost_milliseconds():
 def test_a_lone_copy_runs_at_the_slowest_of_its_path_or_at_the_pageable_rate(direction, pinned, rate):
     """d2h: the link measures 13 GB/s but the switch above it 12.5."""
     c = build(SPEC)
-    cost = copy_cost(direction, 1e9, c.places[5], c, 1, pinned=pinned)
+    cost = copy_cost(direction, 1e9, c.kinds[0].places[5], c, 1, pinned=pinned)
     assert (cost.latency, cost.duration) == (1e-5, pytest.approx(1e9 / rate))
     got = loads(cost, c)
     assert set(got.values()) == {1e9}
@@ -308,7 +308,7 @@ def test_a_lone_copy_runs_at_the_slowest_of_its_path_or_at_the_pageable_rate(dir
 def test_a_pageable_copy_without_a_rate_is_refused():
     c = build(replace(SPEC, host_link=replace(LINK, pageable=0.0)))
     with pytest.raises(InfeasibleError, match=r"give host_link\.pageable or pin the host memory"):
-        copy_cost("h2d", 1e9, c.places[0], c, 0, pinned=False)
+        copy_cost("h2d", 1e9, c.kinds[0].places[0], c, 0, pinned=False)
 
 
 def test_cpu_work_on_a_dgx_2_takes_what_the_log_shows():
@@ -318,15 +318,15 @@ def test_cpu_work_on_a_dgx_2_takes_what_the_log_shows():
     The fractions were chosen from these times, so this checks bytes and units, not the fractions.
     """
     c = build(SPEC)
-    unscale = host_cost(8 * 10.27e9, c.places[0], c, 0, ranks_per_socket=1, fraction=0.7)
-    adam = host_cost(28 * 10.27e9, c.places[0], c, 0, ranks_per_socket=1, fraction=0.45)
+    unscale = host_cost(8 * 10.27e9, c.kinds[0].places[0], c, 0, ranks_per_socket=1, fraction=0.7)
+    adam = host_cost(28 * 10.27e9, c.kinds[0].places[0], c, 0, ranks_per_socket=1, fraction=0.45)
     assert 1.1 < alone(unscale) < 1.2
     assert 6.2 < alone(adam) < 6.5
 
 
 def test_ranks_of_a_socket_together_use_all_cores_and_the_fraction_of_dram():
     c, ranks, fraction, size = build(SPEC), 4, 0.6, 1e9
-    cost = host_cost(size, c.places[7], c, 1, ranks_per_socket=ranks, fraction=fraction)
+    cost = host_cost(size, c.kinds[0].places[7], c, 1, ranks_per_socket=ranks, fraction=fraction)
     assert cost.duration == pytest.approx(size * ranks / (fraction * 100e9))
     got = loads(cost, c)
     assert set(got) == {"n1.socket1.dram", "n1.socket1.cores"}

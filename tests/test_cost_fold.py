@@ -250,7 +250,7 @@ def test_every_resource_is_met_by_the_class_that_says_so():
         for number, size in enumerate(classes.resource_size.tolist()):
             mine = met[classes.resource_class[met] == number]
             assert len(mine) == size
-            resources = [cluster.resources[i % cluster.per_node] for i in mine.tolist()]
+            resources = [cluster.kinds[0].resources[i % cluster.per_node] for i in mine.tolist()]
             assert len({(r.kind, r.capacity) for r in resources}) == 1
 
 

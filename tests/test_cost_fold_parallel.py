@@ -1,4 +1,6 @@
-"""Folded equals unfolded on random systems: layouts x schedules x clusters of up to 64 ranks, half with variations.
+"""Folded equals unfolded on random systems: layouts x schedules x clusters of up to 64 ranks.
+
+Half have variations, half have their ranks placed at random, some have a node of another type or miss a link.
 
 The systems are drawn once from a fixed seed. Every span of every representative, the memory, the breakdown.
 """
@@ -12,7 +14,7 @@ import pytest
 from scenarios import TINY, data_parallel, on
 from sim.api import simulate
 from sim.spec.load import load
-from sim.spec.types import NicSpec, NvmeSpec, OffloadSpec, VariationSpec
+from sim.spec.types import NicSpec, NodeGroupSpec, NvmeSpec, OffloadSpec, VariationSpec
 
 SMALL = load("quickstart", [*TINY, "model.layers=8", "model.hidden=128", "model.ffn=256", "model.vocab=256"]).scenario
 SYSTEMS = 300
@@ -54,6 +56,12 @@ def draw(number):
         scenario = _offloaded(pick, scenario)
     if number % 2:
         scenario = on(scenario, variations=tuple(_variation(pick, scenario) for _ in range(pick.choice([1, 2]))))
+    if number % 5 == 0 and scenario.cluster.nodes > 1:
+        scenario = _with_another_node(pick, scenario)
+    if scenario.layout.zero in (1, 2):
+        scenario = replace(scenario, layout=replace(scenario.layout, overlap_param_gather=pick.random() < 0.5))
+    if number % 4 < 2:
+        scenario = replace(scenario, layout=replace(scenario.layout, placement=_placement(pick, scenario)))
     return scenario
 
 
@@ -94,16 +102,42 @@ def _with_experts(pick, scenario):
     return replace(scenario, model=model, layout=changed)
 
 
+def _with_another_node(pick, scenario):
+    """The last node is of another type: another GPU, host, links and adapters."""
+    first = scenario.cluster
+    device = replace(first.device, name="other", hbm_bandwidth=pick.choice([1.0, 0.6]) * first.device.hbm_bandwidth)
+    other = replace(
+        first, nodes=1, device=device, variations=(), host=replace(first.host, launch=2 * first.host.launch),
+        nvlink=replace(first.nvlink, bandwidth=0.7 * first.nvlink.bandwidth), sm_share=0.2,
+        nics=NicSpec(count=pick.choice([1, 4]), bandwidth=12.5e9, efficiency=0.9, step_latency=2e-5),
+    )  # fmt: skip
+    kept = tuple(v for v in first.variations if v.node < first.nodes - 1)
+    return on(scenario, nodes=first.nodes - 1, others=(NodeGroupSpec(count=1, node=other),), variations=kept)
+
+
+def _placement(pick, scenario):
+    """Scattered, two ranks changed places, or all of them: the fewer ranks, the more may differ."""
+    world = scenario.layout.world
+    devices = pick.sample(range(scenario.cluster.gpus), world)
+    if world > 16 or pick.random() < 0.4:
+        devices = list(range(world))
+        a, b = pick.sample(devices, 2)
+        devices[a], devices[b] = b, a
+    return pick.choice(["scattered", tuple(devices)])
+
+
 def _variation(pick, scenario):
     part = pick.choice(["gpu", "hbm", "nvlink", "nic"])
     count = scenario.cluster.gpus_per_host
     if part == "nic":
         count = min(count, scenario.cluster.nics.count)
+    lone = part == "nic" and count == 1  # without it the node would be cut off
+    missing = part in ("nvlink", "nic") and not lone and pick.random() < 0.3
     return VariationSpec(
         node=pick.randrange(scenario.cluster.nodes),
         part=part,
         index=pick.randrange(count),
-        speed=pick.choice([0.5, 0.8]),
+        speed=0.0 if missing else pick.choice([0.5, 0.8]),
     )
 
 

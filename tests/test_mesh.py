@@ -9,25 +9,49 @@ from hypothesis import strategies as st
 
 from scenarios import A100, on
 from sim.cluster.build import build
-from sim.mesh import AXES, Mesh, place, ranks_per_socket
+from sim.cost.placing import placing
+from sim.mesh import AXES, Mesh, places
+from sim.spec.types import NicSpec
+
+counts = st.lists(st.integers(1, 16), min_size=1, max_size=8)
 
 
-def test_places():
-    assert [place(r, 8) for r in (0, 7, 8, 17)] == [(0, 0), (0, 7), (1, 0), (2, 1)]
+def seats(world, placement, gpus):
+    node, gpu = places(world, placement, gpus)
+    return list(zip(node.tolist(), gpu.tolist(), strict=True))
 
 
-@given(st.integers(1, 16), st.integers(1, 64))
-def test_nodes_fill_one_after_another(gpus, world):
-    places = [place(r, gpus) for r in range(world)]
-    assert places == sorted(set(places)), "in order, and no GPU twice"
-    assert all(gpu < gpus for _, gpu in places)
-    assert max(node for node, _ in places) == (world - 1) // gpus
+def test_packed_places():
+    assert [seats(18, "packed", [8, 8, 8])[r] for r in (0, 7, 8, 17)] == [(0, 0), (0, 7), (1, 0), (2, 1)]
+
+
+@given(counts, st.data())
+def test_nodes_fill_one_after_another(gpus, data):
+    world = data.draw(st.integers(1, sum(gpus)))
+    everywhere = [(node, gpu) for node, count in enumerate(gpus) for gpu in range(count)]
+    assert seats(world, "packed", gpus) == everywhere[:world]
+
+
+@given(counts, st.data())
+def test_scattered_ranks_deal_nodes_out_like_cards(gpus, data):
+    """One rank to each node that has room, again and again."""
+    world = data.draw(st.integers(1, sum(gpus)))
+    dealt = [(node, turn) for turn in range(max(gpus)) for node, count in enumerate(gpus) if turn < count]
+    assert seats(world, "scattered", gpus) == dealt[:world]
+
+
+@given(counts, st.randoms())
+def test_a_list_is_the_device_of_each_rank(gpus, random):
+    everywhere = [(node, gpu) for node, count in enumerate(gpus) for gpu in range(count)]
+    devices = list(range(len(everywhere)))
+    random.shuffle(devices)
+    assert seats(len(devices), devices, gpus) == [everywhere[d] for d in devices]
 
 
 @pytest.mark.parametrize("sockets", [1, 2, 3, 4])
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 6, 7, 8, 16])
 def test_the_fullest_socket(gpus, sockets):
-    """Counted over the places that the cluster room gives each GPU, for every number of ranks."""
+    """Counted over the places that the cluster room gives each GPU, packed and scattered, for every number of ranks."""
     link = A100.cluster.host_link.__class__(kind="pcie", h2d=1e9, d2h=1e9, duplex=2e9, pageable=1e9, latency=0.0)
     host = A100.cluster.host.__class__(
         name="h",
@@ -39,10 +63,14 @@ def test_the_fullest_socket(gpus, sockets):
         socket_link=1.0,
         launch=0.0,
     )
-    cluster = build(on(A100, gpus_per_host=gpus, host=host, host_link=link).cluster)
-    for world in (*range(1, gpus + 1), 2 * gpus):
-        met = Counter((node, cluster.places[gpu].socket) for node, gpu in (place(r, gpus) for r in range(world)))
-        assert ranks_per_socket(world, gpus, sockets) == max(met.values())
+    nics = NicSpec(count=1, bandwidth=1e9, efficiency=1.0, step_latency=0.0)
+    cluster = build(on(A100, nodes=2, gpus_per_host=gpus, host=host, host_link=link, nics=nics).cluster)
+    for placement in ("packed", "scattered"):
+        for world in (*range(1, gpus + 1), 2 * gpus):
+            where = seats(world, placement, [gpus, gpus])
+            met = Counter((node, cluster.kinds[0].places[gpu].socket) for node, gpu in where)
+            fullest = [max(count for (n, _), count in met.items() if n == node) for node, _ in where]
+            assert placing(world, placement, cluster).sharing.tolist() == fullest
 
 
 sizes = st.fixed_dictionaries({axis: st.integers(1, 4) for axis in AXES})

@@ -245,6 +245,18 @@ def test_loading_twice_gives_equal_and_ordered_results():
     assert repr(first) == repr(second)
 
 
+def test_where_ranks_sit(tmp_path):
+    """Words, a list with ranges both ways, and a file that holds the list: beside the scenario or set by hand."""
+    assert base().layout.placement == "packed"
+    assert base("layout.placement=scattered").layout.placement == "scattered"
+    devices = (3, 2, 1, 0, 8, 16, 17, 18)
+    assert base("layout.placement=[3-0, 8, 16-18]").layout.placement == devices
+    assert base("layout.dp=12", "layout.placement=scattered", "batch.size=null").layout.world == 12
+    (tmp_path / "ranks.yaml").write_text("[3-0, 8, 16-18]")
+    assert base(f"layout.placement={tmp_path}/ranks.yaml").layout.placement == devices
+    assert base(f"layout={{placement: {tmp_path}/ranks.yaml}}").layout.placement == devices
+
+
 # -- the schema and the types
 
 
@@ -259,6 +271,8 @@ PAIRS = [
     (types.NicSpec, blocks.NicFile),
     (types.NvmeSpec, blocks.NvmeFile),
     (types.ClusterSpec, blocks.ClusterFile),
+    (types.VariationSpec, blocks.VariationFile),
+    (types.NodeGroupSpec, blocks.NodeGroupFile),
     (types.LayoutSpec, blocks.LayoutFile),
     (types.BatchSpec, blocks.BatchFile),
     (types.PrecisionSpec, blocks.PrecisionFile),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sim.analysis.breakdown import breakdown, phases
-from sim.analysis.memory import memory_use
+from sim.analysis.memory import Capacity, memory_use
 from sim.analysis.path import bound_by, critical_path
 from sim.analysis.published import Measured, Quoted, compare, simulated
 from sim.analysis.result import Result
@@ -18,9 +18,9 @@ from sim.timeline.columns import Timeline
 class Facts:
     """What a timeline cannot know: how much useful work a step is, and how much memory there is.
 
-    ``model_flops``, ``hardware_flops`` and ``tokens`` of one step over all ranks; ``peak_flops_per_s`` of one GPU;
-    capacities in bytes, of one GPU and of one rank's part of its host. ``counts``: named figures of the model alone;
-    ``quoted``: what sources say of named figures.
+    ``model_flops``, ``hardware_flops`` and ``tokens`` of one step over all ranks; ``peak_flops_per_s`` of one GPU
+    (the mean of unlike ones); capacities in bytes, of a GPU and of a rank's part of its host. ``counts``: named figures
+    of the model alone; ``quoted``: what sources say of named figures.
     """
 
     scenario: str
@@ -28,11 +28,12 @@ class Facts:
     model_flops: float
     hardware_flops: float
     peak_flops_per_s: float
-    gpu_capacity: float
-    host_capacity: float
-    nvme_capacity: float = 0.0
+    gpu_capacity: Capacity
+    host_capacity: Capacity
+    nvme_capacity: Capacity = 0.0
     counts: Mapping[str, float] = field(default_factory=dict)
     quoted: tuple[Quoted, ...] = ()
+    placement: str = "packed"
 
 
 def analyse(timeline: Timeline, facts: Facts, wall: float) -> Result:
@@ -78,4 +79,5 @@ def analyse(timeline: Timeline, facts: Facts, wall: float) -> Result:
         ops=len(timeline.spans.op),
         events=timeline.events,
         wall=wall,
+        placement=facts.placement,
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.analysis.result import MemoryUse
 from sim.timeline.columns import Timeline
 
+Capacity = float | Sequence[float]
+"""Bytes: of every rank class, or of each."""
+
 
 def memory_use(
-    timeline: Timeline, *, gpu_capacity: float, host_capacity: float, nvme_capacity: float = 0.0
+    timeline: Timeline, *, gpu_capacity: Capacity, host_capacity: Capacity, nvme_capacity: Capacity = 0.0
 ) -> tuple[MemoryUse, ...]:
     """One entry for each rank class and place (GPU; host and drives, where anything lives there).
 
@@ -20,14 +25,18 @@ def memory_use(
     changes = _changes(timeline)
     for number, row in enumerate(timeline.rank_classes):
         for where, resident, capacity in (
-            ("gpu", dict(row.resident_gpu), gpu_capacity),
-            ("host", dict(row.resident_host), host_capacity),
-            ("nvme", dict(row.resident_nvme), nvme_capacity),
+            ("gpu", dict(row.resident_gpu), _of(gpu_capacity, number)),
+            ("host", dict(row.resident_host), _of(host_capacity, number)),
+            ("nvme", dict(row.resident_nvme), _of(nvme_capacity, number)),
         ):
             use = _use(changes.get((number, where), {}), resident, (number, where, capacity))
             if where == "gpu" or use.peak > 0.0:
                 uses.append(use)
     return tuple(uses)
+
+
+def _of(capacity: Capacity, number: int) -> float:
+    return float(capacity) if isinstance(capacity, float | int) else capacity[number]
 
 
 Changes = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]

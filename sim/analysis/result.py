@@ -94,6 +94,7 @@ class Result:
     ops: int
     events: int
     wall: float
+    placement: str = "packed"  # which device each rank has: a word, or devices in the order of ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

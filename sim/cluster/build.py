@@ -1,7 +1,7 @@
 """From a ``ClusterSpec`` to numbered resources and routes: WHERE things can happen.
 
-Owns the freezing of one node's graph into tuples. All nodes are equal, so one is built and the cluster is ``nodes``
-copies of it; the cost of a build does not depend on ``nodes``. Must not know a model, an op or a collective.
+Owns the freezing of a node's graph into tuples, once for each kind of node: the cost of a build does not depend on how
+many nodes there are of a kind. Must not know a model, an op or a collective.
 
 Capacities are those that a lone transfer sustains: PCIe as measured with pinned memory, host DRAM as STREAM measures
 it, NVLink and NICs as bandwidth x efficiency (what collectives sustain of the link rate).
@@ -9,8 +9,12 @@ it, NVLink and NICs as bandwidth x efficiency (what collectives sustain of the l
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from sim.cluster.graph import NodeGraph, node_graph, process_socket, socket_of
-from sim.cluster.types import Cluster, Place, Resource
+from sim.cluster.types import Cluster, NodeKind, Place
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec
 
@@ -18,25 +22,49 @@ _Routes = list[dict[str, tuple[int, ...]]]  # one table a starting place: where 
 
 
 def build(spec: ClusterSpec) -> Cluster:
-    """Build the cluster that ``spec`` describes: resources of a node, the place of each GPU, routes between GPUs.
+    """Build the cluster that ``spec`` describes: each kind of node once, and which one each node is.
+
+    A node that misses a part is a kind of its own.
 
     Raises:
         InfeasibleError: two GPUs of a node cannot reach each other, or a PCIe switch would hang on two sockets.
     """
-    graph = node_graph(spec)
-    resources = tuple(graph.resources)
+    missing = _missing(spec)
+    kinds: dict[tuple[int, tuple[tuple[str, int], ...]], int] = {}
+    built: list[NodeKind] = []
+    kind_of = []
+    for node, machine in enumerate(spec.machine_of_node):
+        key = (machine, missing.get(node, ()))
+        if key not in kinds:
+            kinds[key] = len(built)
+            built.append(_kind(spec.machines[machine], *key[1]))
+        kind_of.append(kinds[key])
+    found = Cluster(spec=spec, kinds=tuple(built), kind_of=np.array(kind_of, dtype=np.int64))
+    return replace(found, changed=_changed(spec, found))
+
+
+def _kind(spec: ClusterSpec, *missing: tuple[str, int]) -> NodeKind:
+    graph = node_graph(spec, missing)
     gpus = range(spec.gpus_per_host)
     from_gpu = [graph.routes(f"gpu{g}") for g in gpus]
     from_dram = [graph.routes(f"dram{s}") for s in range(spec.host.sockets)]
-    from_network = graph.routes("network.in") if spec.nics is not None and spec.nics.count > 0 else {}
-    return Cluster(
+    from_network = graph.routes("network.in")
+    return NodeKind(
         spec=spec,
-        nodes=spec.nodes,
-        resources=resources,
-        changed=_changed(spec, resources),
+        resources=tuple(graph.resources),
         places=tuple(_place(graph, process_socket(spec, g), g, (from_gpu, from_dram, [from_network])) for g in gpus),
-        peer=tuple(tuple(_peer(spec, a, b, from_gpu, from_dram) for b in gpus) for a in gpus),
+        peer=tuple(tuple(_peer(graph, spec, (a, b), (from_gpu, from_dram)) for b in gpus) for a in gpus),
+        missing=missing,
     )
+
+
+def _missing(spec: ClusterSpec) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Parts that are not there, by node: those that run at speed 0."""
+    found: dict[int, dict[tuple[str, int], None]] = {}
+    for variation in spec.variations:
+        if variation.speed == 0.0:
+            found.setdefault(variation.node, {})[variation.part, variation.index] = None
+    return {node: tuple(sorted(parts)) for node, parts in found.items()}
 
 
 _PARTS = {
@@ -51,19 +79,22 @@ _PARTS = {
 """Part of a variation -> the resources that it slows, by the names that they have in a node."""
 
 
-def _changed(spec: ClusterSpec, resources: tuple[Resource, ...]) -> dict[int, float]:
+def _changed(spec: ClusterSpec, cluster: Cluster) -> dict[int, float]:
     """Capacities of the single resources that a variation slows. Two variations of one part multiply."""
-    number = {resource.name: local for local, resource in enumerate(resources)}
     changed: dict[int, float] = {}
     for variation in spec.variations:
+        kind = cluster.node(variation.node)
+        if (variation.part, variation.index) in kind.missing:
+            continue
+        number = {resource.name: local for local, resource in enumerate(kind.resources)}
         names = [name.format(variation.index) for name in _PARTS[variation.part]]
         present = [number[name] for name in names if name in number]
         if not present:
             msg = f'cluster "{spec.name}" has no {variation.part} {variation.index} in a node; see cluster.variations'
             raise InfeasibleError(msg)
         for local in present:
-            at = variation.node * len(resources) + local
-            changed[at] = changed.get(at, resources[local].capacity) * variation.speed
+            at = cluster.at(variation.node, local)
+            changed[at] = changed.get(at, kind.resources[local].capacity) * variation.speed
     return changed
 
 
@@ -90,11 +121,14 @@ def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Rout
     )
 
 
-def _peer(spec: ClusterSpec, a: int, b: int, from_gpu: _Routes, from_dram: _Routes) -> tuple[int, ...]:
-    """Route from GPU ``a`` to ``b``: straight, or through the receiver's DRAM (there twice: written, then read)."""
+def _peer(
+    graph: NodeGraph, spec: ClusterSpec, pair: tuple[int, int], routes: tuple[_Routes, _Routes]
+) -> tuple[int, ...]:
+    """Route from one GPU to another: straight, or through the receiver's DRAM (there twice: written, then read)."""
+    (a, b), (from_gpu, from_dram) = pair, routes
     if a == b:
         return ()
-    straight = spec.nvlink is not None or spec.p2p
+    straight = spec.p2p or all(graph.number(f"gpu{g}.nvlink.tx") >= 0 for g in pair)
     socket = socket_of(spec, b)
     there = from_gpu[a].get(f"gpu{b}" if straight else f"dram{socket}")
     if there is None:

@@ -12,6 +12,7 @@ host memory. The fabric between nodes does not block, so it is no resource.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +20,8 @@ from sim.cluster.types import Resource, ResourceKind
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec, NicSpec
 
-# Two NVLink hops must be nearer than any other way between two GPUs, and a way through another GPU farther than the
-# direct one: a quarter of a hop does both. Between sockets likewise: a copy to a GPU of another socket crosses the
-# socket link, never another GPU and its NVLink. All other links count one.
+# Two NVLink hops must be nearer than any other way between two GPUs: a quarter of a hop. Between sockets likewise: a
+# copy to a GPU of another socket crosses the socket link. All other links count one.
 _NVLINK_DISTANCE = 0.25
 _SOCKET_DISTANCE = 0.25
 
@@ -55,10 +55,20 @@ class NodeGraph:
         self._graph.add_edge(a, b, distance=distance, loads=tuple(self._numbers[name] for name in loads))
 
     def routes(self, a: str) -> dict[str, tuple[int, ...]]:
-        """Shortest route from ``a`` to every place it can reach, as local resource numbers in order."""
+        """Shortest route from ``a`` (if it is there) to every place it can reach, as local resource numbers in order.
+
+        No GPU passes on what is for another: a route enters one only to reach its memory.
+        """
         import networkx as nx  # noqa: PLC0415
 
-        paths: dict[str, list[str]] = nx.single_source_dijkstra_path(self._graph, a, weight="distance")
+        if a not in self._graph:
+            return {}
+
+        def distance(here: str, there: str, edge: dict[str, Any]) -> float | None:
+            passing = here.startswith("gpu") and here != a and not there.startswith("hbm")
+            return None if passing else float(edge["distance"])
+
+        paths: dict[str, list[str]] = nx.single_source_dijkstra_path(self._graph, a, weight=distance)
         return {b: self._loads(path) for b, path in paths.items()}
 
     def _loads(self, path: list[str]) -> tuple[int, ...]:
@@ -66,8 +76,8 @@ class NodeGraph:
         return tuple(n for a, b in pairwise(path) for n in edges[a, b]["loads"])
 
 
-def node_graph(spec: ClusterSpec) -> NodeGraph:
-    """Wire one node of ``spec``.
+def node_graph(spec: ClusterSpec, missing: Collection[tuple[str, int]] = ()) -> NodeGraph:
+    """Wire one node of ``spec`` without the ``missing`` (part, index) pairs: a GPU's NVLink, an adapter.
 
     Raises:
         InfeasibleError: a PCIe switch would hang on two sockets.
@@ -78,9 +88,9 @@ def node_graph(spec: ClusterSpec) -> NodeGraph:
     for gpu in range(spec.gpus_per_host):
         _add_gpu(graph, spec, gpu)
     if spec.nvlink is not None:
-        _add_nvlink(graph, spec)
+        _add_nvlink(graph, spec, missing)
     if spec.nics is not None:
-        _add_nics(graph, spec.nics, spec.gpus_per_host)
+        _add_nics(graph, spec.nics, spec.gpus_per_host, missing)
     if spec.nvme is not None:
         graph.link("nvme", "socket0", graph.resource("nvme", "nvme.read", spec.nvme.read))
         graph.link("socket0", "nvme", graph.resource("nvme", "nvme.write", spec.nvme.write))
@@ -146,25 +156,28 @@ def _add_gpu(graph: NodeGraph, spec: ClusterSpec, gpu: int) -> None:
     graph.link(name, above, *up)
 
 
-def _add_nvlink(graph: NodeGraph, spec: ClusterSpec) -> None:
+def _add_nvlink(graph: NodeGraph, spec: ClusterSpec, missing: Collection[tuple[str, int]]) -> None:
     # A mesh is modelled by the same ports: NCCL lays several rings so that every link of a GPU is used, and
     # bandwidth x efficiency is what those rings sustain together.
     assert spec.nvlink is not None
     capacity = spec.nvlink.bandwidth * spec.nvlink.efficiency
-    for gpu in range(spec.gpus_per_host):
+    for gpu in [g for g in range(spec.gpus_per_host) if ("nvlink", g) not in missing]:
         name = f"gpu{gpu}"
         graph.link(name, "nvlink", graph.resource(name, "nvlink.tx", capacity), distance=_NVLINK_DISTANCE)
         graph.link("nvlink", name, graph.resource(name, "nvlink.rx", capacity), distance=_NVLINK_DISTANCE)
 
 
-def _add_nics(graph: NodeGraph, nics: NicSpec, gpus: int) -> None:
+def _add_nics(graph: NodeGraph, nics: NicSpec, gpus: int, missing: Collection[tuple[str, int]]) -> None:
     # With more NICs than GPUs, all those of one GPU are one resource; its rate is that of count / gpus adapters.
+    # The GPUs of a missing adapter use the next one that is there, counting round.
     adapters = min(nics.count, gpus)
     capacity = nics.bandwidth * nics.efficiency * nics.count / adapters if adapters else 0.0
-    for n in range(adapters):
+    there = [n for n in range(adapters) if ("nic", n) not in missing]
+    serves = {n: next((m for m in there if m >= n), there[0]) for n in range(adapters)} if there else {}
+    for n in there:
         tx = graph.resource(f"nic{n}", "nic.tx", capacity)
         rx = graph.resource(f"nic{n}", "nic.rx", capacity)
-        for gpu in [g for g in range(gpus) if g * adapters // gpus == n]:
+        for gpu in [g for g in range(gpus) if serves[g * adapters // gpus] == n]:
             # Two network places, not one: no route inside the node may lead out of it and back.
             graph.link(f"gpu{gpu}", "network.out", tx)
             graph.link("network.in", f"gpu{gpu}", rx)

@@ -1,7 +1,7 @@
 """Resources and routes of a built cluster: frozen, numbered, free of networkx.
 
-Resources are numbered ``node * per_node + local``; every node of a cluster is the same, so a node is built once
-and a route inside it is a tuple of local numbers. Knows no model and no op.
+Resources are numbered ``node * per_node + local``. Nodes of one kind are the same, so each kind is built once and a
+route inside it is a tuple of local numbers. Knows no model and no op.
 """
 
 from __future__ import annotations
@@ -57,33 +57,76 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """A built cluster: ``nodes`` copies of the same resources; ``places[g]`` is GPU g of any node.
+class NodeKind:
+    """One way of building a node: what it is made of, ``resources`` by local number; ``places[g]`` is its GPU g.
 
-    ``peer[a][b]`` is the route of a copy from GPU a to GPU b of one node: NVLink ports, or the PCIe path (through
-    host memory where GPUs have no peer access). ``changed`` overrides the capacity of single resources of the
-    cluster: a slow GPU, a degraded link or adapter.
+    ``peer[a][b]`` is the route of a copy from GPU a to GPU b: NVLink ports, or the PCIe path (through host memory where
+    GPUs have no peer access). ``missing`` are the (part, index) pairs that are not there.
     """
 
     spec: ClusterSpec
-    nodes: int
     resources: tuple[Resource, ...]
     places: tuple[Place, ...]
     peer: tuple[tuple[tuple[int, ...], ...], ...]
-    changed: Mapping[int, float] = field(default_factory=dict)
+    missing: tuple[tuple[str, int], ...] = ()
 
     @property
-    def per_node(self) -> int:
-        """Resources of one node."""
-        return len(self.resources)
+    def has_network(self) -> bool:
+        """Whether any adapter is there."""
+        return any(place.nic_tx >= 0 for place in self.places)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cluster:
+    """A built cluster: ``kinds`` of node, and which one each node is, ``kind_of`` (nodes,).
+
+    Each node has ``per_node`` numbers for its resources; a kind with fewer leaves the last ones out. ``changed``
+    overrides the capacity of single resources of the cluster: a slow GPU, a degraded link or adapter.
+    """
+
+    spec: ClusterSpec
+    kinds: tuple[NodeKind, ...]
+    kind_of: NDArray[np.int64]
+    changed: Mapping[int, float] = field(default_factory=dict)
+    per_node: int = field(init=False)
+    _table: NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "per_node", max(len(kind.resources) for kind in self.kinds))
+        table = np.zeros((len(self.kinds), self.per_node))
+        for kind, row in zip(self.kinds, table, strict=True):
+            row[: len(kind.resources)] = [resource.capacity for resource in kind.resources]
+        object.__setattr__(self, "_table", table)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of all kinds."""
+        return len(self.kind_of)
+
+    @property
+    def gpus_of_node(self) -> list[int]:
+        """GPUs of each node."""
+        gpus = np.array([len(kind.places) for kind in self.kinds])
+        found: list[int] = gpus[self.kind_of].tolist()
+        return found
+
+    def node(self, number: int) -> NodeKind:
+        """How a node is built."""
+        return self.kinds[int(self.kind_of[number])]
 
     def at(self, node: int, local: int) -> int:
         """Number of a node's resource in the whole cluster."""
-        return node * len(self.resources) + local
+        return node * self.per_node + local
+
+    def resource(self, number: int) -> Resource:
+        """A resource by its number in the whole cluster."""
+        node, local = divmod(number, self.per_node)
+        return self.node(node).resources[local]
 
     def capacities(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         """Capacity of each resource (numbers in the cluster), variations included."""
-        usual = np.array([r.capacity for r in self.resources])[numbers % len(self.resources)]
+        node, local = np.divmod(numbers, self.per_node)
+        usual: NDArray[np.float64] = self._table[self.kind_of[node], local]
         for number, capacity in self.changed.items():
             usual[numbers == number] = capacity
         return usual

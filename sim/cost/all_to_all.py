@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sim.cluster.types import Cluster
-from sim.cost.collectives import NCCL_RING_BASE_LATENCY, CollectiveCost, Member, by_node, cost_of, no_network
+from sim.cost.collectives import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
 from sim.workload.ops import Collective
 
 
@@ -31,8 +31,8 @@ def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Clus
     if len(members) < 2:
         return cost_of({}, 0.0, cluster)
     nodes = by_node(members)
-    if len(nodes) > 1 and (cluster.spec.nics is None or cluster.spec.nics.count == 0):
-        raise no_network(cluster)
+    need_network(nodes, cluster)
+    pace = pace_of(nodes, cluster)
     visits = _visits(work, {node: len(gpus) / len(members) for node, gpus in nodes.items()})
     loads = _Loads(cluster)
     for node in nodes:
@@ -42,8 +42,9 @@ def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Clus
             if work.copies:
                 there = len(nodes[node])
                 loads.inside(node, nodes, work.size * (len(members) - there) / len(members) / there)
-    cost = cost_of(loads.amounts, _latency(len(nodes), cluster), cluster)
-    return replace(cost, sm_load=cluster.spec.sm_share * cost.duration)
+    hop = pace.inter if len(nodes) > 1 else pace.intra
+    cost = cost_of(loads.amounts, pace.base + hop, cluster)
+    return replace(cost, sm_load=pace.sm_share * cost.duration)
 
 
 def _visits(work: Collective, parts: dict[int, float]) -> dict[int, float]:
@@ -69,7 +70,7 @@ class _Loads:
 
     def inside(self, node: int, nodes: Mapping[int, tuple[int, ...]], size: float) -> None:
         """Messages of ``size`` bytes between each pair of a node: read from HBM, cross the links, write to HBM."""
-        places, peer = self.cluster.places, self.cluster.peer
+        places, peer = self.cluster.node(node).places, self.cluster.node(node).peer
         for i in nodes[node]:
             for j in nodes[node]:
                 for local in (places[i].hbm, places[j].hbm, *peer[i][j]) if i != j else ():
@@ -81,7 +82,7 @@ class _Loads:
         sent = sum(size for other, size in visits.items() if other != node)
         arriving = visits[node] * (total - len(gpus)) / len(gpus)
         for gpu in gpus:
-            place = self.cluster.places[gpu]
+            place = self.cluster.node(node).places[gpu]
             self._add(node, place.nic_tx, sent)
             self._add(node, place.nic_rx, arriving)
             self._add(node, place.hbm, sent + arriving)
@@ -89,11 +90,3 @@ class _Loads:
     def _add(self, node: int, local: int, amount: float) -> None:
         number = self.cluster.at(node, local)
         self.amounts[number] = self.amounts.get(number, 0.0) + amount
-
-
-def _latency(nodes: int, cluster: Cluster) -> float:
-    """Start of a kernel and one hop: over the network where there are several nodes."""
-    spec = cluster.spec
-    base = NCCL_RING_BASE_LATENCY if spec.nvlink is None else spec.nvlink.base_latency
-    intra = spec.host_link.latency if spec.nvlink is None else spec.nvlink.step_latency
-    return base + (spec.nics.step_latency if nodes > 1 and spec.nics is not None else intra)

@@ -13,6 +13,7 @@ import numpy as np
 from sim.cluster.types import Cluster, Place
 from sim.cost.demand import demand
 from sim.cost.fold import Ints, Partition, discrete, partition, refine, row_keys
+from sim.cost.placing import Placing, placing
 from sim.workload.ops import Collective, Copy, HostWork, Workload
 
 
@@ -44,17 +45,18 @@ class Classes:
     group_of_class: dict[str, tuple[int, ...]]
 
 
-def classify(workload: Workload, cluster: Cluster, *, fold: bool) -> Classes:
-    """Fold the ranks of ``workload`` placed on ``cluster``."""
-    graph = _Graph(workload, cluster)
+def classify(workload: Workload, cluster: Cluster, placed: Placing | None = None, *, fold: bool) -> Classes:
+    """Fold the ranks of ``workload``, placed on ``cluster`` as ``placed`` says (None: node after node)."""
+    graph = _Graph(workload, cluster, placed or placing(len(workload.program_of_rank), "packed", cluster))
     return graph.classes(refine(graph.start, *graph.edges()) if fold else discrete(len(graph.start)))
 
 
 class _Graph:
     """Vertices: ranks, then process groups axis by axis, then the resources that somebody meets."""
 
-    def __init__(self, workload: Workload, cluster: Cluster) -> None:
+    def __init__(self, workload: Workload, cluster: Cluster, placed: Placing) -> None:
         self.cluster = cluster
+        self.placed = placed
         self.ranks = len(workload.program_of_rank)
         self.axes = {axis: groups for axis, groups in workload.groups.items() if groups.shape[1] > 1}
         counts = [len(groups) for groups in self.axes.values()]
@@ -73,12 +75,12 @@ class _Graph:
         self.start = self._start(workload)
 
     def _rank_edges(self) -> None:
-        """One edge for each role of each device resource; ranks of one position share the pattern."""
-        places = self.cluster.places
-        for gpu, place in enumerate(places):
-            ranks = np.arange(gpu, self.ranks, len(places), dtype=np.int64)
-            nodes = ranks // len(places)
-            for role, local in self._roles(place):
+        """One edge for each role of each device resource; ranks in one place of one kind of node share it."""
+        seats = [(k, gpu, place) for k, kind in enumerate(self.cluster.kinds) for gpu, place in enumerate(kind.places)]
+        for k, gpu, place in seats:
+            ranks = np.flatnonzero((self.placed.gpu == gpu) & (self.placed.kind == k))
+            nodes = self.placed.node[ranks]
+            for role, local in self._roles(place) if len(ranks) else ():
                 self._add(ranks, self.base + nodes * self.cluster.per_node + local, np.full(len(ranks), role))
 
     def _roles(self, place: Place) -> list[tuple[int, int]]:
@@ -102,9 +104,10 @@ class _Graph:
         pair = axis.startswith("p2p")  # sender and receiver are told apart, members of other groups are not
         role = 1000 + 10 * number + (np.arange(members) if pair else np.zeros(members, dtype=np.int64))
         self._add(np.repeat(vertices, members), groups.reshape(-1), np.tile(role, len(groups)))
-        width = len(self.cluster.places)
-        nodes, gpus = np.divmod(groups, width)
-        shapes = partition(row_keys((nodes - nodes[:, :1]) * width + gpus))
+        nodes, gpus = self.placed.node[groups], self.placed.gpu[groups]
+        width, kinds = max(len(kind.places) for kind in self.cluster.kinds), len(self.cluster.kinds)
+        seats = ((nodes - nodes[:, :1]) * width + gpus) * kinds + self.placed.kind[groups]
+        shapes = partition(row_keys(seats))
         by_shape = np.split(np.argsort(shapes.colour, kind="stable"), np.cumsum(shapes.size)[:-1])
         for rows, mine in zip(shapes.first.tolist(), by_shape, strict=True):
             where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
@@ -132,18 +135,23 @@ class _Graph:
         return resources, vertex_of
 
     def _start(self, workload: Workload) -> Ints:
-        """First colours: program of a rank; axis of a group; kind and capacity of a resource."""
-        kinds: dict[object, int] = {}
-        each = np.array([kinds.setdefault(("rank", p), len(kinds)) for p in range(len(workload.programs))])
-        groups = [np.full(len(g), kinds.setdefault(("group", a), len(kinds))) for a, g in self.axes.items()]
-        usual = self.cluster.resources
-        local = np.array([kinds.setdefault(("resource", r.kind, r.capacity), len(kinds)) for r in usual])
-        resources = local[self.resources % self.cluster.per_node]
-        for number, capacity in self.cluster.changed.items():
-            if self.vertex_of[number] >= 0:
-                key = ("resource", usual[number % self.cluster.per_node].kind, capacity)
-                resources[self.vertex_of[number] - self.base] = kinds.setdefault(key, len(kinds))
-        return np.concatenate([each[workload.program_of_rank], *groups, resources]).astype(np.int64)
+        """First colours: a rank's program, CPU share, kind of node; a group's axis; a resource's kind and capacity."""
+        share = self.placed.sharing if self.host else np.zeros_like(self.placed.sharing)
+        lives = _numbered(np.stack([workload.program_of_rank, share, self.placed.kind], axis=1))
+        groups = [np.full(len(rows), axis) for axis, rows in enumerate(self.axes.values())]
+        node, local = np.divmod(self.resources, self.cluster.per_node)
+        capacity = self.cluster.capacities(self.resources).view(np.int64)
+        resources = _numbered(np.stack([self._kinds()[self.cluster.kind_of[node], local], capacity], axis=1))
+        ranks, axes = int(lives.max(initial=-1)) + 1, len(self.axes)
+        return np.concatenate([lives, *(group + ranks for group in groups), resources + ranks + axes]).astype(np.int64)
+
+    def _kinds(self) -> Ints:
+        """What sort of thing each resource of each kind of node is (kinds of node, per_node), as numbers."""
+        names: dict[str, int] = {}
+        table = np.full((len(self.cluster.kinds), self.cluster.per_node), -1, dtype=np.int64)
+        for row, kind in zip(table, self.cluster.kinds, strict=True):
+            row[: len(kind.resources)] = [names.setdefault(r.kind, len(names)) for r in kind.resources]
+        return table
 
     def edges(self) -> tuple[Ints, Ints, Ints]:
         """(source, target, label) with resources renumbered to those that are met."""
@@ -200,3 +208,9 @@ def _probes(axis: str) -> tuple[Collective, ...]:
         return (Collective(kind="send_recv", axis=axis, size=1.0),)
     ring = Collective(kind="all_gather", axis=axis, size=1.0)
     return (ring, Collective(kind="all_to_all", axis=axis, size=1.0)) if axis == "ep" else (ring,)
+
+
+def _numbered(rows: Ints) -> Ints:
+    """A number for each row, equal for equal rows."""
+    _, found = np.unique(row_keys(rows), return_inverse=True)
+    return found.reshape(-1).astype(np.int64)

@@ -21,13 +21,13 @@ nor NVLink where the GPU at the end of a channel is not the one next to its NIC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.cluster.types import Cluster
+from sim.cluster.types import Cluster, NodeKind
 from sim.errors import InfeasibleError
 
 Member = tuple[int, int]
@@ -76,22 +76,52 @@ def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Clus
     if len(members) < 2:
         return cost_of({}, 0.0, cluster)
     nodes = by_node(members)
-    if len(nodes) > 1 and (cluster.spec.nics is None or cluster.spec.nics.count == 0):
-        raise no_network(cluster)
+    need_network(nodes, cluster)
     n = len(members)
     moved = size if kind == "broadcast" else _PASSES[kind] * size * (n - 1) / n
     loads = _ring_loads(nodes, moved, _HBM[kind] * moved, cluster)
     if kind == "broadcast":
         _open_ring(loads, nodes, size, cluster)
-    latency = _latency(_PASSES[kind], n, len(nodes), cluster)
-    return _cost(*_flatten(loads, cluster), latency, cluster, cluster.spec.sm_share)
+    pace = pace_of(nodes, cluster)
+    latency = _latency(_PASSES[kind], n, len(nodes), pace)
+    return _cost(*_flatten(loads, cluster), latency, cluster, pace.sm_share)
 
 
-def no_network(cluster: Cluster) -> InfeasibleError:
-    """The error of a group that sits on several nodes of a cluster without adapters."""
-    return InfeasibleError(
-        f'cluster "{cluster.spec.name}" has no NICs: ranks on several nodes cannot communicate; '
-        "give nics or keep the group in one node"
+def need_network(nodes: Iterable[int], cluster: Cluster) -> None:
+    """Refuse a group that sits on several nodes of which one has no adapter (left)."""
+    nodes = list(nodes)
+    lone = [node for node in nodes if not cluster.node(node).has_network] if len(nodes) > 1 else []
+    if not lone:
+        return
+    if any(part == "nic" for part, _ in cluster.node(lone[0]).missing):
+        what = f"has no NIC left in node {lone[0]}, whose ranks cannot reach other nodes"
+        remedy = "leave it one in cluster.variations, or place no rank there with layout.placement"
+    else:
+        what = "has no NICs: ranks on several nodes cannot communicate"
+        remedy = "give nics or keep the group in one node"
+    msg = f'cluster "{cluster.spec.name}" {what}; {remedy}'
+    raise InfeasibleError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What sets the pace among nodes of several kinds: the slowest start and hops (s), the largest share of SM time."""
+
+    base: float
+    intra: float
+    inter: float
+    sm_share: float
+
+
+def pace_of(nodes: Iterable[int], cluster: Cluster) -> Pace:
+    """The pace of an exchange on these nodes: every member runs the same steps, so the slowest kind sets them."""
+    kinds = np.unique(cluster.kind_of[list(nodes)]).tolist()
+    specs = [cluster.kinds[kind].spec for kind in kinds]
+    return Pace(
+        base=max(NCCL_RING_BASE_LATENCY if s.nvlink is None else s.nvlink.base_latency for s in specs),
+        intra=max(s.host_link.latency if s.nvlink is None else s.nvlink.step_latency for s in specs),
+        inter=max(0.0 if s.nics is None else s.nics.step_latency for s in specs),
+        sm_share=max(s.sm_share for s in specs),
     )
 
 
@@ -117,13 +147,9 @@ def _cost(
     )
 
 
-def _latency(passes: int, n: int, nodes: int, cluster: Cluster) -> float:
+def _latency(passes: int, n: int, nodes: int, pace: Pace) -> float:
     """``base + (steps - inter) * intra + inter * inter_step``; steps = passes(n-1), inter = passes(nodes-1)."""
-    spec = cluster.spec
-    base = NCCL_RING_BASE_LATENCY if spec.nvlink is None else spec.nvlink.base_latency
-    intra = spec.host_link.latency if spec.nvlink is None else spec.nvlink.step_latency
-    between = 0.0 if spec.nics is None else spec.nics.step_latency
-    return base + passes * ((n - nodes) * intra + (nodes - 1) * between)
+    return pace.base + passes * ((n - nodes) * pace.intra + (nodes - 1) * pace.inter)
 
 
 def by_node(members: Sequence[Member]) -> dict[int, tuple[int, ...]]:
@@ -140,40 +166,45 @@ _Loads = dict[int, dict[int, float]]  # node -> local resource number -> bytes
 def _ring_loads(nodes: dict[int, tuple[int, ...]], moved: float, hbm: float, cluster: Cluster) -> _Loads:
     """Bytes on every resource when each hop of the closed ring carries ``moved``.
 
-    Nodes that hold the same GPUs of the group share one table (read-only): a ring over thousands of nodes costs one.
+    Nodes of one kind that hold the same GPUs of the group share one table (read-only): a ring over thousands of nodes
+    costs one.
     """
-    tables: dict[tuple[int, ...], dict[int, float]] = {}
-    for gpus in nodes.values():
-        if gpus not in tables:
-            tables[gpus] = _node_loads(gpus, moved, len(nodes) == 1, cluster)
+    tables: dict[tuple[int, tuple[int, ...]], dict[int, float]] = {}
+    found: _Loads = {}
+    for node, gpus in nodes.items():
+        key = (int(cluster.kind_of[node]), gpus)
+        if key not in tables:
+            kind = cluster.node(node)
+            tables[key] = _node_loads(gpus, moved, len(nodes) == 1, kind)
             for g in gpus:
-                _add(tables[gpus], cluster.places[g].hbm, hbm)
-    return {node: tables[gpus] for node, gpus in nodes.items()}
+                _add(tables[key], kind.places[g].hbm, hbm)
+        found[node] = tables[key]
+    return found
 
 
-def _node_loads(gpus: tuple[int, ...], moved: float, closed: bool, cluster: Cluster) -> dict[int, float]:
+def _node_loads(gpus: tuple[int, ...], moved: float, closed: bool, kind: NodeKind) -> dict[int, float]:
     """Bytes on the links of one node: a closed ring inside it, or the channels that enter and leave by its NICs."""
     loads: dict[int, float] = {}
-    channels = [0] if closed else _channels(gpus, cluster)
+    channels = [0] if closed else _channels(gpus, kind)
     for i, gpu in enumerate(gpus):
         # The hop to member i is left out by the channel that enters the node at i.
         share = 1.0 if closed else sum(start != i for start in channels) / len(channels)
-        for local in cluster.peer[gpus[i - 1]][gpu] if share > 0 else ():
+        for local in kind.peer[gpus[i - 1]][gpu] if share > 0 else ():
             _add(loads, local, moved * share)
     for start in () if closed else channels:
-        _add(loads, cluster.places[gpus[start]].nic_rx, moved / len(channels))
-        _add(loads, cluster.places[gpus[start]].nic_tx, moved / len(channels))
+        _add(loads, kind.places[gpus[start]].nic_rx, moved / len(channels))
+        _add(loads, kind.places[gpus[start]].nic_tx, moved / len(channels))
     return loads
 
 
-def _channels(gpus: tuple[int, ...], cluster: Cluster) -> list[int]:
+def _channels(gpus: tuple[int, ...], kind: NodeKind) -> list[int]:
     """Where each channel enters a node, as positions in ``gpus``: the first member that each NIC serves.
 
     A channel that enters at position i visits i, i+1, ..., i-1 and leaves through the NIC it came by.
     """
     first: dict[int, int] = {}
     for i, gpu in enumerate(gpus):
-        first.setdefault(cluster.places[gpu].nic_rx, i)
+        first.setdefault(kind.places[gpu].nic_rx, i)
     return list(first.values())
 
 
@@ -185,26 +216,28 @@ def _open_ring(loads: _Loads, nodes: dict[int, tuple[int, ...]], size: float, cl
     root's predecessor in the root's node. The last member of a channel reads nothing, the root writes nothing.
     """
     root_node, last_node = next(iter(nodes)), next(reversed(nodes))
-    gpus, last_gpus, places = nodes[root_node], nodes[last_node], cluster.places
+    gpus, last_gpus = nodes[root_node], nodes[last_node]
+    root, last = cluster.node(root_node), cluster.node(last_node)
+    places = root.places
     for node in (root_node, last_node):
         loads[node] = dict(loads[node])
     several = len(nodes) > 1
-    channels = len(_channels(gpus, cluster)) if several else 1
+    channels = len(_channels(gpus, root)) if several else 1
     part = size / channels
     # The same expression as in _node_loads, so that what is put on a link and taken off again leaves exactly nothing.
     returning = size * ((channels - 1) / channels) if several else size
     _add(loads[root_node], places[gpus[0]].hbm, -size)
     _add(loads[root_node], places[gpus[-1]].hbm, -returning)
-    for local in cluster.peer[gpus[-1]][gpus[0]]:
+    for local in root.peer[gpus[-1]][gpus[0]]:
         _add(loads[root_node], local, -returning)
     if several:
         _add(loads[root_node], places[gpus[0]].nic_rx, -part)
-        exits = _channels(last_gpus, cluster)
+        exits = _channels(last_gpus, last)
         # With as many channels here as at the root it is the first of them; otherwise each loses its share.
         for start in exits[:1] if len(exits) == channels else exits:
             lost = part if len(exits) == channels else part / len(exits)
-            _add(loads[last_node], places[last_gpus[start]].nic_tx, -lost)
-            _add(loads[last_node], places[last_gpus[start - 1]].hbm, -lost)
+            _add(loads[last_node], last.places[last_gpus[start]].nic_tx, -lost)
+            _add(loads[last_node], last.places[last_gpus[start - 1]].hbm, -lost)
 
 
 def _add(loads: dict[int, float], local: int, amount: float) -> None:

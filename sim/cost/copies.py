@@ -35,7 +35,7 @@ def copy_cost(
     """
     if direction in ("nvme_read", "nvme_write"):
         return _drive_cost(direction == "nvme_read", size, place, cluster, node)
-    link = cluster.spec.host_link
+    link = cluster.node(node).spec.host_link
     path = place.h2d if direction == "h2d" else place.d2h
     cost = cost_of({cluster.at(node, local): size for local in path}, link.latency, cluster)
     if pinned:
@@ -81,7 +81,7 @@ def host_cost(
     """
     assert 0 < fraction <= 1, "DRAM would be asked for more than it has"
     assert ranks_per_socket >= 1
-    host = cluster.spec.host
+    host = cluster.node(node).spec.host
     core_seconds = size / (fraction * host.dram_bandwidth) * host.cores_per_socket
     alone = core_seconds * ranks_per_socket / host.cores_per_socket
     if threads:

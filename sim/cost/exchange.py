@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sim.cluster.types import Cluster
-from sim.cost.collectives import NCCL_RING_BASE_LATENCY, CollectiveCost, Member, cost_of, no_network
+from sim.cost.collectives import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
 
 
 def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
@@ -25,9 +25,9 @@ def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: 
     for source, target in pairs:
         for resource in _route(source, target, cluster):
             amounts[resource] = amounts.get(resource, 0.0) + size
-    nodes = len({node for node, _ in members})
-    cost = cost_of(amounts, _latency(nodes, cluster), cluster)
-    return replace(cost, sm_load=cluster.spec.sm_share * cost.duration)
+    pace = pace_of(by_node(members), cluster)
+    cost = cost_of(amounts, pace.base + (pace.inter if len(by_node(members)) > 1 else pace.intra), cluster)
+    return replace(cost, sm_load=pace.sm_share * cost.duration)
 
 
 def _ring_pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
@@ -37,17 +37,9 @@ def _ring_pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
 def _route(source: Member, target: Member, cluster: Cluster) -> list[int]:
     """Resources from a GPU to another: read from HBM, cross the links, write to HBM."""
     (a, i), (b, j) = source, target
-    ends = [cluster.at(a, cluster.places[i].hbm), cluster.at(b, cluster.places[j].hbm)]
+    sender, receiver = cluster.node(a).places[i], cluster.node(b).places[j]
+    ends = [cluster.at(a, sender.hbm), cluster.at(b, receiver.hbm)]
     if a == b:
-        return [*ends, *(cluster.at(a, local) for local in cluster.peer[i][j])]
-    if cluster.spec.nics is None or cluster.spec.nics.count == 0:
-        raise no_network(cluster)
-    return [*ends, cluster.at(a, cluster.places[i].nic_tx), cluster.at(b, cluster.places[j].nic_rx)]
-
-
-def _latency(nodes: int, cluster: Cluster) -> float:
-    """Start of a kernel and one hop: NVLink (or PCIe) inside a node, the network between nodes."""
-    spec = cluster.spec
-    base = NCCL_RING_BASE_LATENCY if spec.nvlink is None else spec.nvlink.base_latency
-    intra = spec.host_link.latency if spec.nvlink is None else spec.nvlink.step_latency
-    return base + (spec.nics.step_latency if nodes > 1 and spec.nics is not None else intra)
+        return [*ends, *(cluster.at(a, local) for local in cluster.node(a).peer[i][j])]
+    need_network((a, b), cluster)
+    return [*ends, cluster.at(a, sender.nic_tx), cluster.at(b, receiver.nic_rx)]

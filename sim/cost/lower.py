@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import mesh
-from sim.cluster.types import Cluster
+from sim.cluster.types import Cluster, Place
 from sim.cost.classes import Classes, GroupClass, classify
 from sim.cost.collectives import CollectiveCost
 from sim.cost.copies import copy_cost, host_cost
 from sim.cost.demand import demand
 from sim.cost.kernels import KernelCost, kernel_cost
 from sim.cost.merge import Run, joined, runs
+from sim.cost.placing import Placing, placing
 from sim.plan import Plan, PlanOp, RankPlan
 from sim.spec.types import Scenario
 from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
@@ -72,10 +72,11 @@ def lower(
     Raises:
         InfeasibleError: ranks that must communicate have no route.
     """
-    classes = classify(workload, cluster, fold=fold)
+    placed = placing(scenario.layout.world, scenario.layout.placement, cluster)
+    classes = classify(workload, cluster, placed, fold=fold)
     if merged is None:
         merged = _ops(workload, classes) > MERGE_ABOVE
-    return _Lowering(workload, cluster, scenario, classes, merged=merged).plan()
+    return _Lowering(workload, cluster, scenario, placed, classes, merged=merged).plan()
 
 
 def _ops(workload: Workload, classes: Classes) -> int:
@@ -86,18 +87,17 @@ def _ops(workload: Workload, classes: Classes) -> int:
 
 class _Lowering:
     def __init__(
-        self, workload: Workload, cluster: Cluster, scenario: Scenario, classes: Classes, *, merged: bool
-    ) -> None:
+        self, workload: Workload, cluster: Cluster, scenario: Scenario, placed: Placing, classes: Classes,
+        *, merged: bool,
+    ) -> None:  # fmt: skip
+        self.placed = placed
         self.merged = merged
         self.workload = workload
         self.cluster = cluster
         self.scenario = scenario
         self.classes = classes
-        self.device = cluster.spec.device
-        self.sustained = scenario.stack.sustained.get(self.device.name, 1.0)
-        self.launch = cluster.spec.host.launch * scenario.stack.launch_factor
         self.streams = stream_names(workload)
-        self.alone: dict[int, KernelCost] = {}  # by identity
+        self.alone: dict[tuple[int, int], KernelCost] = {}  # by kind of node and the kernel's identity
         self.joined: dict[object, Run] = {}
         self.groups: dict[int, tuple[list[list[Op]], dict[int, int]]] = {}  # by identity of a block
         self.ops: list[OpRow] = []
@@ -125,7 +125,7 @@ class _Lowering:
 
     def _class_row(self, rank_class: int) -> RankClassRow:
         first = int(self.classes.first[rank_class])
-        node, gpu = mesh.place(first, self.cluster.spec.gpus_per_host)
+        node, gpu = self.placed.at(first)
         program = self._program(rank_class)
         return RankClassRow(
             name=f"rank {first}",
@@ -142,8 +142,7 @@ class _Lowering:
         first = self.classes.resource_first
         capacities = self.cluster.capacities(first).tolist()
         for number, size, capacity in zip(first.tolist(), self.classes.resource_size.tolist(), capacities, strict=True):
-            node, local = divmod(number, self.cluster.per_node)
-            resource = self.cluster.resources[local]
+            node, resource = number // self.cluster.per_node, self.cluster.resource(number)
             rows.append(
                 ResourceRow(
                     name=f"n{node}.{resource.name}",
@@ -226,24 +225,35 @@ class _Lowering:
         if isinstance(work, Collective):
             return self._collective(work, rank_class)
         if isinstance(work, Copy):
-            node, gpu = self._place(rank_class)
-            place = self.cluster.places[gpu]
+            node, place = self._place(rank_class)
             cost = copy_cost(work.direction, work.size, place, self.cluster, node, pinned=work.pinned)
-            return self._rank_cost(cost, rank_class, work.direction, DMA_WEIGHT, size=work.size, launch=self.launch)
+            launch = self._launch(rank_class)
+            return self._rank_cost(cost, rank_class, work.direction, DMA_WEIGHT, size=work.size, launch=launch)
         if isinstance(work, HostWork):
             return self._host(work, rank_class)
         return _Cost(kind="none")
 
-    def _place(self, rank_class: int) -> tuple[int, int]:
-        return mesh.place(int(self.classes.first[rank_class]), self.cluster.spec.gpus_per_host)
+    def _place(self, rank_class: int) -> tuple[int, Place]:
+        """The node of a class's representative, and what its GPU meets there."""
+        node, gpu = self.placed.at(int(self.classes.first[rank_class]))
+        return node, self.cluster.node(node).places[gpu]
+
+    def _kind(self, rank_class: int) -> int:
+        return int(self.placed.kind[self.classes.first[rank_class]])
+
+    def _launch(self, rank_class: int) -> float:
+        """Seconds of the host for one launch, on the rank's own host."""
+        host = self.cluster.kinds[self._kind(rank_class)].spec.host
+        return host.launch * self.scenario.stack.launch_factor
 
     def _kernels(self, works: Sequence[Kernel], rank_class: int) -> _Cost:
         """SMs are taken for as long as kernels run; HBM by the bytes they move. A slow GPU takes longer."""
-        node, gpu = self._place(rank_class)
-        place = self.cluster.places[gpu]
+        node, place = self._place(rank_class)
+        kind, launch = self._kind(rank_class), self._launch(rank_class)
         ids = np.array([self.cluster.at(node, place.sm), self.cluster.at(node, place.hbm)], dtype=np.int64)
         sm_speed, hbm_rate = self.cluster.capacities(ids).tolist()
-        run = self._joined(works, (sm_speed, hbm_rate / self.device.hbm_bandwidth))
+        usual = self.cluster.kinds[kind].spec.device.hbm_bandwidth
+        run = self._joined(works, kind, launch, (sm_speed, hbm_rate / usual))
         cost = CollectiveCost(
             latency=0.0,
             duration=run.duration,
@@ -252,30 +262,31 @@ class _Lowering:
             sm_load=0.0,
             bound_by=int(ids[0] if 2 * run.arithmetic >= run.duration else ids[1]),
         )
-        kind = works[0].kind if run.kernels == 1 else "kernels"
-        found = self._rank_cost(cost, rank_class, kind, 1.0, size=run.moved, flops=run.flops, launch=self.launch)
+        said = works[0].kind if run.kernels == 1 else "kernels"
+        found = self._rank_cost(cost, rank_class, said, 1.0, size=run.moved, flops=run.flops, launch=launch)
         return replace(found, kernels=run.kernels, reach=run.reach)
 
-    def _joined(self, works: Sequence[Kernel], speeds: tuple[float, float]) -> Run:
+    def _joined(self, works: Sequence[Kernel], kind: int, launch: float, speeds: tuple[float, float]) -> Run:
         """Kernels in a row on a device of these speeds: looked up, since stages share the kernels of their layers."""
-        key = (speeds, tuple(id(work) for work in works))
+        key = (kind, speeds, tuple(id(work) for work in works))
         if key not in self.joined:
-            self.joined[key] = joined(works, [self._alone(work) for work in works], self.launch, speeds)
+            self.joined[key] = joined(works, [self._alone(work, kind) for work in works], launch, speeds)
         return self.joined[key]
 
-    def _alone(self, work: Kernel) -> KernelCost:
-        if id(work) not in self.alone:
-            self.alone[id(work)] = kernel_cost(work, self.device, self.scenario.stack.attention, self.sustained)
-        return self.alone[id(work)]
+    def _alone(self, work: Kernel, kind: int) -> KernelCost:
+        if (kind, id(work)) not in self.alone:
+            device, stack = self.cluster.kinds[kind].spec.device, self.scenario.stack
+            sustained = stack.sustained.get(device.name, 1.0)
+            self.alone[kind, id(work)] = kernel_cost(work, device, stack.attention, sustained)
+        return self.alone[kind, id(work)]
 
     def _host(self, work: HostWork, rank_class: int) -> _Cost:
-        node, gpu = self._place(rank_class)
-        spec = self.cluster.spec
+        node, place = self._place(rank_class)
         fraction = self.scenario.stack.cpu_adam_fraction if work.kind == "adam" else STREAM_FRACTION
-        sharing = mesh.ranks_per_socket(self.scenario.layout.world, spec.gpus_per_host, spec.host.sockets)
+        sharing = int(self.placed.sharing[self.classes.first[rank_class]])
         cost = host_cost(
             work.size,
-            self.cluster.places[gpu],
+            place,
             self.cluster,
             node,
             ranks_per_socket=sharing,
@@ -311,13 +322,14 @@ class _Lowering:
         key = (number, work)
         if key not in self.collectives:
             self.collectives[key] = self._ring(work, self.classes.groups[number])
-        return self.collectives[key]
+        return replace(self.collectives[key], launch=self._launch(rank_class))
 
     def _ring(self, work: Collective, group: GroupClass) -> _Cost:
         """One activity for the whole group, on the links that its ring crosses and a share of every member's SMs."""
-        where = [mesh.place(r, self.cluster.spec.gpus_per_host) for r in group.members]
+        where = [self.placed.at(r) for r in group.members]
         cost = demand(work, where, self.cluster)
-        sms = np.array([self.cluster.at(node, self.cluster.places[gpu].sm) for node, gpu in where], dtype=np.int64)
+        cluster = self.cluster
+        sms = np.array([cluster.at(node, cluster.node(node).places[gpu].sm) for node, gpu in where], dtype=np.int64)
         ids = np.concatenate([cost.ids, sms])
         amounts = np.concatenate([cost.amounts, np.full(len(sms), cost.sm_load)])
         classes, shares, totals = self._by_class(ids, amounts, group.count)
@@ -329,7 +341,6 @@ class _Lowering:
             demands=tuple((c, total / len(where)) for c, total in zip(classes, totals, strict=True)),
             bound_by=int(self.classes.resource_class[cost.bound_by]),
             weight=DMA_WEIGHT,
-            launch=self.launch,
             size=work.size,
             group_size=len(where),
         )

@@ -36,6 +36,7 @@ def to_dict(result: Result) -> dict[str, Any]:
         "utilisation": dict(result.utilisation),
         "ranks": result.ranks,
         "rank_classes": result.rank_classes,
+        "placement": result.placement,
         "ops": result.ops,
         "events": result.events,
         "wall_s": result.wall,
@@ -48,6 +49,6 @@ def dumps(result: Result) -> str:
 
 
 def largest(result: Result, where: str) -> MemoryUse | None:
-    """Memory of the rank class with the highest peak in one place."""
+    """Memory in one place of the rank class that comes nearest to its capacity, or exceeds it most."""
     uses = [use for use in result.memory if use.where == where]
-    return max(uses, key=lambda use: use.peak) if uses else None
+    return max(uses, key=lambda use: (use.peak / use.capacity, use.peak)) if uses else None

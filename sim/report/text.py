@@ -87,6 +87,8 @@ def show(console: Console, result: Result) -> None:
         console.print(transfers_table(result))
     show_published(console, result.published)
     ranks = "1 rank" if result.ranks == 1 else f"{result.ranks} ranks as {result.rank_classes} class(es)"
+    if result.placement != "packed":
+        console.print(f"devices of the ranks: {result.placement}", highlight=False)
     console.print(f"{ranks}, {result.ops:,} ops, {result.events:,} events in {result.wall:.2f} s")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sim.spec.placement import Placement
 from sim.spec.quantities import (
     Alignment,
     Bytes,
@@ -27,6 +28,7 @@ from sim.spec.quantities import (
     FractionOrZero,
     Seconds,
     SecondsOrZero,
+    Speed,
     Sustained,
     ZeroStage,
 )
@@ -211,16 +213,16 @@ class NvmeFile(Block):
 
 
 class VariationFile(Block):
-    """One part of one node that is slower than the others."""
+    """One part of one node that is slower than the others, or missing."""
 
     node: CountOrZero = _says("node, counted from 0")
     part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores"] = _says("what is slower")
     index: CountOrZero = _says("GPU, adapter or socket of the node, counted from 0")
-    speed: Fraction = _says("fraction of the usual rate; a lost link is a very small one")
+    speed: Speed = _says("fraction of the usual rate; 0: the part is missing (nvlink and nic)")
 
 
 class ClusterFile(Block):
-    """Equal nodes behind a non-blocking fabric; a node is a cluster with nodes: 1."""
+    """Nodes behind a non-blocking fabric, equal ones first, then others; a node is a cluster with nodes: 1."""
 
     name: str = _says("name shown in results")
     nodes: Count = _or(1, "nodes")
@@ -233,8 +235,19 @@ class ClusterFile(Block):
     nvme: NvmeFile | None = _or(None, "drives; null: none")
     p2p: bool = _or(True, "GPUs reach each other over PCIe without a copy in host memory")
     sm_share: FractionOrZero = _or(0.0, "part of a GPU's SM time that a running collective takes")
-    variations: tuple[VariationFile, ...] | None = _listed("parts of single nodes that are slower")
+    variations: tuple[VariationFile, ...] | None = _listed("parts of single nodes that are slower or missing")
+    others: tuple[NodeGroupFile, ...] | None = _listed("further nodes, of other types, numbered after the first ones")
     source: str = _or("", "where the numbers are from")
+
+
+class NodeGroupFile(Block):
+    """Nodes of one type in a cluster beside its first ones."""
+
+    count: Count = _or(1, "nodes")
+    node: ClusterFile = _says("shipped name, path, or mapping: one node")
+
+
+ClusterFile.model_rebuild()  # it names a class that comes after it
 
 
 class LayoutFile(Block):
@@ -249,6 +262,9 @@ class LayoutFile(Block):
     grad_bucket: Bytes | None = _or(None, "bytes of whole gradient per reduction; default: the stack's")
     gather_bucket: Bytes | None = _or(None, "bytes of whole parameters per gather; default: the stack's")
     overlap_grad_reduce: bool | None = _or(None, "reduce gradients while backward runs; default: the stack's")
+    overlap_param_gather: bool | None = _or(
+        None, "zero 1, 2: gather updated parameters under the next forward; default: false, at the end of the step"
+    )
     prefetch: CountOrZero | None = _or(None, "zero 3: layers that are gathered ahead; default: the stack's")
     live_parameters: Count | None = _or(None, "zero 3: most gathered parameters at a time; default: no limit")
     persistence_threshold: CountOrZero | None = _or(
@@ -278,6 +294,11 @@ class LayoutFile(Block):
     expert_imbalance: Factor | None = _or(None, "experts: rows of the busiest rank over the mean; default 1.0")
     expert_dispatch: Literal["all_to_all", "once_per_node"] | None = _or(
         None, "experts: one copy an expert, or one a node that is passed on inside (DeepEP); default all_to_all"
+    )
+    placement: Placement = _or(
+        "packed",
+        "which device each rank has: packed (node after node), scattered (a node each in turn), a list of devices and "
+        "ranges such as [0-3, 8-11], counted node by node, or the path of a file that holds such a list",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.spec import types
+from sim.spec import placement, types
 from sim.spec.blocks import (
     BatchFile,
     ClusterFile,
@@ -85,6 +85,8 @@ def _cluster(cluster: ClusterFile) -> types.ClusterSpec:
     keys["nics"] = types.NicSpec(**dict(cluster.nics)) if cluster.nics else None
     keys["nvme"] = types.NvmeSpec(**dict(cluster.nvme)) if cluster.nvme else None
     keys["variations"] = tuple(types.VariationSpec(**dict(v)) for v in cluster.variations or ())
+    groups = cluster.others or ()
+    keys["others"] = tuple(types.NodeGroupSpec(count=group.count, node=_cluster(group.node)) for group in groups)
     return types.ClusterSpec(**keys)
 
 
@@ -98,7 +100,8 @@ def _device(device: DeviceFile) -> types.DeviceSpec:
 
 def _layout(draft: Draft, schedule: types.ScheduleFile | None) -> types.LayoutSpec:
     """Fill what the user left to the stack."""
-    keys: dict[str, Any] = {**dict(draft.layout), "schedule_file": schedule}
+    keys: dict[str, Any] = {**dict(draft.layout), "placement": placement.flat(draft.layout.placement)}
+    keys["schedule_file"] = schedule
     for key in ("grad_bucket", "gather_bucket", "overlap_grad_reduce", "prefetch"):
         if keys[key] is None:
             keys[key] = getattr(draft.stack, key)

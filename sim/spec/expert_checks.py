@@ -104,7 +104,7 @@ def _routing(d: Draft) -> Iterator[Finding]:
 
 
 def _narrow(d: Draft) -> Iterator[Finding]:
-    p, device = d.precision, d.cluster.device
+    p = d.precision
     if p.fp8 == "none":
         if p.fp8_dispatch:
             yield "precision.fp8_dispatch", "has no effect with fp8: none; leave it out, or choose a recipe"
@@ -115,10 +115,11 @@ def _narrow(d: Draft) -> Iterator[Finding]:
     if p.fp8_dispatch and d.layout.ep == 1:
         yield "precision.fp8_dispatch", "has no effect with ep: 1, where no token travels; leave it out"
     needed = "fp4" if p.fp8 == "nvfp4" else "fp8"
-    known = fits_of(device.gemm)
-    if needed not in known:
-        what = f'device "{device.name}" has no GEMM speed in {needed}'
-        yield "precision.fp8", f"{what}; leave fp8 out, or add gemm.{needed} (it has {choices(known)})"
+    for device in [node.device for _, node, _ in d.machines]:
+        known = fits_of(device.gemm)
+        if needed not in known:
+            what = f'device "{device.name}" has no GEMM speed in {needed}'
+            yield "precision.fp8", f"{what}; leave fp8 out, or add gemm.{needed} (it has {choices(known)})"
 
 
 CHECKS = (

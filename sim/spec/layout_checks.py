@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sim.spec import placement
 from sim.spec.build import batch_sizes
 from sim.spec.rule import Check, Finding
 from sim.spec.validate import Draft
@@ -164,26 +165,17 @@ def _replicas(d: Draft) -> Iterator[Finding]:
         yield "layout.dp_replicate", f"{what}; choose a divisor"
 
 
-def _variations(d: Draft) -> Iterator[Finding]:
-    c = d.cluster
-    there = {
-        "nic": min(c.nics.count, c.gpus_per_host) if c.nics else 0,
-        "dram": c.host.sockets,
-        "cores": c.host.sockets,
-    }
-    for number, variation in enumerate(c.variations or ()):
-        key = f"cluster.variations.{number}"
-        if variation.node >= c.nodes:
-            yield (
-                f"{key}.node",
-                f'cluster "{c.name}" has nodes 0 to {c.nodes - 1}, not {variation.node}; choose one of them',
-            )
-        count = there.get(variation.part, c.gpus_per_host)
-        if variation.part == "nvlink" and c.nvlink is None:
-            count = 0
-        if variation.index >= count:
-            what = f"a node has {count} of this part ({variation.part}), counted from 0"
-            yield f"{key}.index", f"{variation.index} is not there: {what}; choose another"
+def _placement(d: Draft) -> Iterator[Finding]:
+    """A list names one device a rank; several faults of one entry are told in one line."""
+    layout = d.layout
+    if isinstance(layout.placement, str):
+        return
+    found: dict[str, list[str]] = {}
+    ranks = layout.tp * layout.cp * layout.pp * layout.dp
+    for index, what in placement.faults(layout.placement, ranks, d.gpus):
+        found.setdefault(index, []).append(what)
+    for index, whats in found.items():
+        yield f"layout.placement.{index}".rstrip("."), "; ".join(whats)
 
 
 def _order(d: Draft) -> Iterator[Finding]:
@@ -209,7 +201,7 @@ CHECKS = (
     Check("sizes of DualPipe", ("layout", "batch"), _dualpipe),
     Check("two copies of the parameters", ("layout", "offload"), _two_copies),
     Check("replicas divide", ("layout",), _replicas),
-    Check("variations exist", ("cluster",), _variations),
+    Check("each rank has a device", ("layout", "cluster"), _placement),
     Check("mesh order", ("layout",), _order),
     Check("recomputed layers", ("recompute", "recompute_layers"), _recomputed_layers),
 )

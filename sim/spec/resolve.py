@@ -1,7 +1,8 @@
 """From a file that names others to one document: references, ``extends`` and ``--set``.
 
 Owns how files combine. A reference (``model``, ``cluster``, ``stack``, a cluster's ``device``) is a shipped name, a
-path relative to the file that says it, or a mapping; a mapping may ``extends`` one of these and override its keys.
+path relative to the file that says it, or a mapping; a mapping may ``extends`` one of these and override its keys. A
+key of ``LISTS`` may be the path of a file that holds its list.
 Mappings merge key by key, anything else replaces, ``null`` included. Every node keeps the place and the source that it
 came from, so an error in an inherited key names the inherited file. Knows which keys refer, and no key's meaning.
 """
@@ -32,12 +33,19 @@ CATALOGUES: Mapping[str, tuple[str, ...]] = {
 
 REFERENCES: Mapping[str, Mapping[str, str]] = {
     "scenario": {"model": "model", "cluster": "cluster", "stack": "stack"},
-    "cluster": {"device": "device"},
+    "cluster": {"device": "device", "others": "nodes"},
+    "group": {"node": "cluster"},
 }
 """Where a key is a reference, and to what."""
 
+ITEMS: Mapping[str, str] = {"nodes": "group"}
+"""What the items are of a list that may hold references. No file answers to these kinds."""
+
 SHORTHAND: Mapping[str, tuple[str, ...]] = {"precision": ("compute",), "offload": ("optimizer", "gradients")}
 """Scenario keys that may be one word: it stands for these keys of the mapping."""
+
+LISTS: tuple[Where, ...] = (("layout", "placement"),)
+"""Keys of the scenario that may be the path of a YAML file with a list."""
 
 SET = "--set"
 _LONGEST_CHAIN = 16
@@ -161,12 +169,15 @@ class _Resolver:
 
     def expand(self, node: Node, at: _At, base: Node | None = None) -> Node | None:
         """Write out a reference to ``at.kind``; a mapping that does not say ``extends`` overrides ``base``."""
-        if isinstance(node.value, str):
+        if isinstance(node.value, str) and at.kind in CATALOGUES:
             return self.open(node.value, node.place, at)
+        if isinstance(node.value, tuple) and at.kind in ITEMS:
+            expanded = [self.expand(item, at.below(str(i), ITEMS[at.kind])) for i, item in enumerate(node.value)]
+            return replace(node, value=tuple(item for item in expanded if item is not None))
         if not isinstance(node.value, dict):
             return node
         own = dict(node.value)
-        parent = own.pop("extends", None)
+        parent = own.pop("extends", None) if at.kind in CATALOGUES else None
         if parent is not None:
             base = self._base(parent, at)
         merged = dict(base.value) if base is not None and isinstance(base.value, dict) else {}
@@ -191,7 +202,25 @@ class _Resolver:
             return self.expand(new, at.below(key, target), base=old)
         if at.kind == "scenario" and key in SHORTHAND and isinstance(new.value, str):
             return replace(new, value=dict.fromkeys(SHORTHAND[key], new))
-        return merge(old, new)
+        return merge(old, self._with_lists(new, (*at.where, key)))
+
+    def _with_lists(self, node: Node, where: Where) -> Node:
+        """Write out the files that stand for lists, in a value or in the keys of a block."""
+        if where in LISTS and isinstance(node.value, str) and catalogue.is_path(node.value):
+            return self._list(node, node.value, where)
+        if isinstance(node.value, dict) and any(where == path[:-1] for path in LISTS):
+            return replace(node, value={k: self._with_lists(c, (*where, k)) for k, c in node.value.items()})
+        return node
+
+    def _list(self, node: Node, name: str, where: Where) -> Node:
+        found = self._locate(name, node.place, _At("list", where))
+        if found is None or not found[0].is_file():
+            self._note(node.place, where, f"{name}: there is no such file")
+            return node
+        tree = self._read(*found, "list")
+        if tree is not None and not isinstance(tree.value, tuple):
+            self.problems.append(tree.place.problem(".".join(where), f"a list is expected, not {kind_of(tree)}"))
+        return node if tree is None or not isinstance(tree.value, tuple) else tree
 
     # -- overriding
 
@@ -243,7 +272,11 @@ class _Resolver:
             self._note(value.place, (*at.where, *parts), what)
             return node
         old = items[index]
-        new = self._set(old, parts[1:], value, at.below(parts[0])) if parts[1:] else merge(old, value)
+        here = at.below(parts[0], ITEMS.get(at.kind, ""))
+        if parts[1:]:
+            new = self._set(old, parts[1:], value, here)
+        else:
+            new = (self.expand(value, here, base=old) or old) if here.kind else merge(old, value)
         return replace(node, value=(*items[:index], new, *items[index + 1 :]))
 
 

@@ -12,7 +12,13 @@ from sim.spec import catalogue
 from sim.spec.blocks import ClusterFile, DeviceFile, ModelFile, ScenarioFile, StackFile
 from sim.spec.quantities import UNITS_KEY
 
-_REFERENCES = {"model": ("models",), "cluster": ("clusters", "nodes"), "stack": ("stacks",), "device": ("devices",)}
+_REFERENCES = {
+    "model": ("models",),
+    "cluster": ("clusters", "nodes"),
+    "node": ("nodes",),
+    "stack": ("stacks",),
+    "device": ("devices",),
+}
 _WORDS = {"precision": ["fp16", "bf16", "fp32", "tf32"], "offload": ["none"]}
 _EXTENDABLE = tuple(kind.__name__ for kind in (ScenarioFile, ModelFile, ClusterFile, DeviceFile, StackFile))
 _TEXT = {"type": "string"}

@@ -195,7 +195,7 @@ class NvmeSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VariationSpec:
-    """One part of one node that runs at ``speed`` times its usual rate: a fault, or a machine unlike the others.
+    """One part of one node that runs at ``speed`` times its usual rate, or is not there (0): a fault.
 
     ``part``: ``gpu`` (SM clock), ``hbm``, ``nvlink``, ``pcie`` of GPU ``index``; ``nic`` number ``index`` (a GPU's,
     where it has several); ``dram`` or ``cores`` of socket ``index``.
@@ -227,12 +227,37 @@ class ClusterSpec:
     p2p: bool = True  # GPUs reach each other over PCIe without a copy in host memory
     sm_share: float = 0.0
     variations: tuple[VariationSpec, ...] = ()
+    others: tuple[NodeGroupSpec, ...] = ()  # further nodes, of other types
     source: str = ""
+
+    @property
+    def machines(self) -> tuple[ClusterSpec, ...]:
+        """The types of node there are: this one, then the others in their order."""
+        return (self, *(group.node for group in self.others))
+
+    @property
+    def machine_of_node(self) -> tuple[int, ...]:
+        """Which of ``machines`` each node is."""
+        counts = (self.nodes, *(group.count for group in self.others))
+        return tuple(machine for machine, count in enumerate(counts) for _ in range(count))
+
+    @property
+    def gpus_of_node(self) -> tuple[int, ...]:
+        """GPUs of each node."""
+        return tuple(self.machines[machine].gpus_per_host for machine in self.machine_of_node)
 
     @property
     def gpus(self) -> int:
         """All GPUs of the cluster."""
-        return self.nodes * self.gpus_per_host
+        return sum(self.gpus_of_node)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeGroupSpec:
+    """``count`` nodes of one type that are in a cluster beside its first ``nodes``; numbered after those before."""
+
+    count: int = 1
+    node: ClusterSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,6 +289,7 @@ class LayoutSpec:
     grad_bucket: float = 0.0
     gather_bucket: float = 0.0
     overlap_grad_reduce: bool = True
+    overlap_param_gather: bool = False  # zero 1, 2: gather updated parameters under the next forward
     prefetch: int = 1
     live_parameters: int = 0  # zero 3: gather no further ahead than so many gathered parameters; 0: no limit
     persistence_threshold: int = 0  # zero 3: tensors of at most so many parameters stay gathered
@@ -282,6 +308,7 @@ class LayoutSpec:
     capacity_factor: float = 0.0  # rows of an expert over the mean, padded or dropped to it; 0: dropless
     expert_imbalance: float = 1.0  # rows of the busiest expert-parallel rank over the mean
     expert_dispatch: Literal["all_to_all", "once_per_node"] = "all_to_all"
+    placement: str | tuple[int, ...] = "packed"  # packed, scattered, or the device of each rank, counted node by node
 
     @property
     def world(self) -> int:

@@ -66,6 +66,18 @@ class Draft:
         return cast(ClusterFile, self.blocks["cluster"])
 
     @property
+    def machines(self) -> list[tuple[str, ClusterFile, int]]:
+        """Each type of node with the key path that describes it and how many there are: the cluster's own first."""
+        others = enumerate(self.cluster.others or ())
+        first = ("cluster", self.cluster, self.cluster.nodes)
+        return [first, *((f"cluster.others.{i}.node", group.node, group.count) for i, group in others)]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes of the cluster."""
+        return sum(node.gpus_per_host * count for _, node, count in self.machines)
+
+    @property
     def layout(self) -> LayoutFile:
         """The layout block."""
         return cast(LayoutFile, self.blocks["layout"])
@@ -208,8 +220,19 @@ def _annotation(where: Where) -> Any:  # noqa: ANN401 - typing constructs have n
             field = model.model_fields.get(part)
             here = None if field is None else field.annotation
         else:
-            here = get_args(here)[-1] if get_origin(here) in (list, dict) else None
+            here = _item(here)
     return here
+
+
+def _item(annotation: Any) -> Any:  # noqa: ANN401
+    """Return the type of the items of a list, a tuple or a mapping, optional or not."""
+    if get_origin(annotation) in (list, dict):
+        return get_args(annotation)[-1]
+    if get_origin(annotation) is tuple:
+        return get_args(annotation)[0]
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        return next((item for arg in get_args(annotation) if (item := _item(arg)) is not None), None)
+    return None
 
 
 def _model(annotation: Any) -> type[Block] | None:  # noqa: ANN401

@@ -18,7 +18,8 @@ from sim.workload.grads import GradientStream
 from sim.workload.kernels import accumulate_grads, split_backward
 from sim.workload.ops import Action, Block, Collective, Phase
 from sim.workload.policy import policies_for
-from sim.workload.schedules.types import ActionKind, Schedule
+from sim.workload.refresh import refresh
+from sim.workload.schedules.types import ActionKind, Schedule, ScheduleAction
 from sim.workload.stash_offload import StashOffload
 from sim.workload.units import Unit
 from sim.workload.weave import weave
@@ -68,13 +69,14 @@ class PipelineRank:
         grads = [part for action in order for part in action.parts if part.kind in ("B", "W")]
         firsts = {part.stage: part for part in reversed(grads)}
         lasts = {part.stage: part for part in grads}
+        opens = self._opens(order)
         for action in order:
             passes = tuple(
                 _Pass(
                     kind=part.kind,
                     stage=part.stage,
                     direction=self.schedule.direction(part.microbatch),
-                    first=firsts.get(part.stage) == part,
+                    first=part in (firsts.get(part.stage), opens.get(part.stage)),
                     last=lasts.get(part.stage) == part,
                 )
                 for part in action.parts
@@ -84,6 +86,11 @@ class PipelineRank:
                 blocks = [self._block(one) for one in passes]
                 self.blocks.append(blocks[0] if len(blocks) == 1 else weave(*blocks))
             self.actions.append(Action(block=self.index[passes], microbatch=action.microbatch))
+
+    def _opens(self, order: Sequence[ScheduleAction]) -> dict[int, ScheduleAction]:
+        """The first forward of each stage, where that gathers what the last step updated."""
+        parts = [part for action in order for part in action.parts if part.kind == "F"]
+        return {part.stage: part for part in reversed(parts)} if self.scenario.layout.overlap_param_gather else {}
 
     def _block(self, one: _Pass) -> Block:
         if one.kind == "F":
@@ -155,13 +162,21 @@ class PipelineRank:
                 gathers.follow()
         return gathers
 
+    def _refresh(self, block: BlockBuilder, units: Sequence[Unit], *, first: bool) -> list[dict[int, int]]:
+        """The first forward of a stage may gather what the last step updated: unit -> the gather that it waits for."""
+        layout, size = self.scenario.layout, self.scenario.precision.param_bytes
+        wanted = [policy for policy in self.policies if first and layout.overlap_param_gather and policy.ranks > 1]
+        return [refresh(block, units, policy, param_bytes=size, bucket=layout.gather_bucket) for policy in wanted]
+
     def _forward(self, one: _Pass) -> Block:
         block, units = BlockBuilder(f"forward {one.stage}"), self.stages[one.stage]
+        updates = self._refresh(block, units, first=one.first)
         arrived = self._receive(block, one, "F")
         gathers, stash = self._gathers(block, units, forward=True), self._stash(block)
         last = -1
         for position, unit in enumerate(units):
-            deps = (*gathers.need(position), *(arrived if position == 0 else ()))
+            fresh = [gathered[position] for gathered in updates if position in gathered]
+            deps = (*gathers.need(position), *fresh, *(arrived if position == 0 else ()))
             first, last = block.items(unit.forward, "F", layer=unit.layer, deps=deps)
             self._take(block, first, unit.kept)
             if stash.moves(unit):

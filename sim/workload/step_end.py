@@ -40,7 +40,7 @@ def optimizer_block(scenario: Scenario, held: Held, *, shared_embedding: float =
     _norm(block, scenario, share)
     on_host = scenario.offload.optimizer != "none"
     after = _host_step(block, scenario, share) if on_host else _gpu_step(block, scenario, share)
-    if 1 <= scenario.layout.zero < 3:
+    if 1 <= scenario.layout.zero < 3 and not scenario.layout.overlap_param_gather:
         _gather_parameters(block, scenario, held, after)
     return block.block()
 

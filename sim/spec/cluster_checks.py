@@ -1,0 +1,192 @@
+"""Rules of the cluster: what a node must agree with itself on, what a cluster of several types and its faults may be.
+
+Owns the checks of every type of node, of the room that ranks have, and of what devices must be able to do for the model
+and the stack. ``checks`` runs them with the others.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterator
+from itertools import accumulate
+from math import prod
+
+from sim.spec.blocks import ClusterFile, DeviceFile
+from sim.spec.build import fits_of
+from sim.spec.rule import Check, Finding
+from sim.spec.types import DTYPE_BYTES
+from sim.spec.validate import Draft
+from sim.spec.wording import choices
+
+MAY_BE_MISSING = ("nvlink", "nic")
+"""Parts whose traffic finds another way."""
+
+MOST_NODES = 10**6
+
+
+def _sockets(d: Draft) -> Iterator[Finding]:
+    for key, node, _ in d.machines:
+        gpus, sockets = node.gpus_per_host, node.host.sockets
+        if gpus >= sockets and gpus % sockets:
+            what = f"{gpus} GPUs do not spread evenly over {sockets} sockets"
+            yield f"{key}.host.sockets", f"{what}; change one of them"
+        if sockets > 1 and not node.host.socket_link:
+            yield f"{key}.host.socket_link", f"{sockets} sockets need a link between them; give its rate, one direction"
+
+
+def _uplinks(d: Draft) -> Iterator[Finding]:
+    for key, node, _ in d.machines:
+        gpus, link = node.gpus_per_host, node.host_link
+        if link.gpus_per_uplink > 1 and not link.uplink:
+            what = f"{link.gpus_per_uplink} GPUs share an uplink of no rate; set uplink, or gpus_per_uplink: 1"
+            yield f"{key}.host_link.uplink", what
+        if gpus >= link.gpus_per_uplink and gpus % link.gpus_per_uplink:
+            what = f"{gpus} GPUs do not spread evenly over uplinks of {link.gpus_per_uplink}; change one of them"
+            yield f"{key}.host_link.gpus_per_uplink", what
+
+
+def _duplex(d: Draft) -> Iterator[Finding]:
+    for key, node, _ in d.machines:
+        link = node.host_link
+        if link.duplex > (link.h2d + link.d2h) * (1 + 1e-9):
+            what = "both directions together exceed h2d + d2h; duplex is their sum at most"
+            yield f"{key}.host_link.duplex", what
+        if link.pageable > max(link.h2d, link.d2h):
+            yield f"{key}.host_link.pageable", "exceeds the rate of pinned memory (h2d, d2h); it can only be lower"
+
+
+def _nics(d: Draft) -> Iterator[Finding]:
+    nodes = sum(count for *_, count in d.machines)
+    for key, node, _ in d.machines:
+        gpus, nics = node.gpus_per_host, node.nics
+        if nics is None:
+            if nodes > 1:
+                what = f"{nodes} nodes have no network between them; give nics, or set nodes: 1"
+                yield f"{key}.nics", what
+        elif gpus % nics.count and nics.count % gpus:
+            what = f"{nics.count} adapters and {gpus} GPUs do not divide evenly; change one of them"
+            yield f"{key}.nics.count", what
+
+
+def _one_fit_each(d: Draft) -> Iterator[Finding]:
+    for key, node, _ in d.machines:
+        for kernel, fits in node.device.flash:
+            seen: dict[tuple[int, bool], int] = {}
+            for index, fit in enumerate(fits):
+                first = seen.setdefault((fit.head_dim, fit.causal), index)
+                if first != index:
+                    where = f"{key}.device.flash.{kernel}.{index}"
+                    yield where, f"same head_dim and mask as entry {first}; keep one of them"
+
+
+def _others(d: Draft) -> Iterator[Finding]:
+    """What stands for one node cannot be a cluster itself."""
+    for key, node, _ in d.machines[1:]:
+        if node.nodes != 1:
+            yield f"{key}.nodes", f"stands for one node, not {node.nodes}; say with count how many there are"
+        for part in ("others", "variations"):
+            if getattr(node, part) is not None:
+                yield f"{key}.{part}", f"is for a cluster, and this is one of its nodes; give cluster.{part}"
+
+
+def _variations(d: Draft) -> Iterator[Finding]:
+    c = d.cluster
+    ends = list(accumulate(count for *_, count in d.machines))
+    for number, variation in enumerate(c.variations or ()):
+        key, part = f"cluster.variations.{number}", variation.part
+        if variation.node >= ends[-1]:
+            what = f'cluster "{c.name}" has nodes 0 to {ends[-1] - 1}, not {variation.node}'
+            yield f"{key}.node", f"{what}; choose one of them"
+        count = _count(d.machines[bisect(ends[:-1], variation.node)][1], part)
+        if variation.index >= count:
+            what = f"a node has {count} of this part ({part}), counted from 0"
+            yield f"{key}.index", f"{variation.index} is not there: {what}; choose another"
+        if variation.speed == 0 and part not in MAY_BE_MISSING:
+            what = f"a node does not run without this part ({part}); {' and '.join(MAY_BE_MISSING)} may be missing"
+            yield f"{key}.speed", f"{what}; give a speed above 0, or leave its GPUs out with layout.placement"
+
+
+def _count(node: ClusterFile, part: str) -> int:
+    """How many of a part a node has."""
+    if part in ("dram", "cores"):
+        return node.host.sockets
+    if part == "nic":
+        return min(node.nics.count, node.gpus_per_host) if node.nics else 0
+    return 0 if part == "nvlink" and node.nvlink is None else node.gpus_per_host
+
+
+def _world(d: Draft) -> Iterator[Finding]:
+    c, sizes = d.cluster, {axis: getattr(d.layout, axis) for axis in ("tp", "cp", "pp", "dp")}
+    world, nodes = prod(sizes.values()), sum(count for *_, count in d.machines)
+    used = {axis: size for axis, size in sizes.items() if size > 1 or axis == "dp"}
+    said = " * ".join(used) + (f" = {' * '.join(map(str, used.values()))}" if len(used) > 1 else "") + f" = {world}"
+    if world > d.gpus:
+        terms = " + ".join(f"{count} x {node.gpus_per_host}" for _, node, count in d.machines)
+        gpus = f'cluster "{c.name}" has {terms} = {d.gpus} GPUs'
+        yield "layout.dp", f"{said} ranks, but {gpus}; lower {choices(used)}, or raise cluster.nodes"
+    elif nodes > 1 and d.layout.placement == "packed" and (size := _last_node(d, world)):
+        rule = f'ranks fill whole nodes of {size} GPUs when cluster "{c.name}" has {nodes} nodes'
+        remedy = "set cluster.nodes: 1, or say with layout.placement where ranks sit"
+        yield "layout.dp", f"{said}: {rule}; use a multiple of {size}, {remedy}"
+
+
+def _last_node(d: Draft, world: int) -> int:
+    """GPUs of the node that ``world`` ranks, packed, fill in part; 0 when they fill every node that they use."""
+    for _, node, count in d.machines:
+        if world <= node.gpus_per_host * count:
+            return node.gpus_per_host if world % node.gpus_per_host else 0
+        world -= node.gpus_per_host * count
+    return 0
+
+
+def _size(d: Draft) -> Iterator[Finding]:
+    nodes = sum(count for *_, count in d.machines)
+    if nodes > MOST_NODES:
+        yield "cluster.nodes", f"{nodes} nodes are more than the {MOST_NODES} that are simulated; lower it"
+
+
+def _computes(d: Draft) -> Iterator[Finding]:
+    compute = d.precision.compute
+    for device in _devices(d):
+        known = [dtype for dtype in fits_of(device.gemm) if dtype in DTYPE_BYTES]
+        if compute not in known:
+            what = f'device "{device.name}" has no fitted GEMM speed in {compute}; use {choices(known)}, or add one'
+            yield "precision.compute", what
+
+
+def _attention(d: Draft) -> Iterator[Finding]:
+    kernel, m = d.stack.attention, d.model
+    latent = m.attention == "mla"
+    if kernel == "math" or (not latent and m.head_dim is None and m.hidden % m.heads):
+        return
+    head_dim = m.nope_head_dim + m.rope_head_dim if latent else m.head_dim or m.hidden // m.heads
+    causal = m.kind == "decoder"
+    for device in _devices(d):
+        fits = device.flash.flash2 if kernel == "flash2" else device.flash.flash3
+        if any(fit.head_dim >= head_dim and fit.causal == causal for fit in fits):  # smaller heads are padded up
+            continue
+        mask = "causal" if causal else "full"
+        known = choices(f"{fit.head_dim} {'causal' if fit.causal else 'full'}" for fit in fits)
+        what = f'device "{device.name}" has no {kernel} fit for head_dim {head_dim} or more, {mask} attention'
+        remedy = f"set stack.attention: math, or add the fit to device.flash.{kernel}"
+        yield "stack.attention", f"{what}; it has: {known}; {remedy}"
+
+
+def _devices(d: Draft) -> list[DeviceFile]:
+    return [node.device for _, node, _ in d.machines]
+
+
+CHECKS = (
+    Check("GPUs spread over sockets", ("cluster",), _sockets),
+    Check("GPUs spread over uplinks", ("cluster",), _uplinks),
+    Check("link rates agree", ("cluster",), _duplex),
+    Check("nodes are connected", ("cluster",), _nics),
+    Check("one attention fit each", ("cluster",), _one_fit_each),
+    Check("other nodes are nodes", ("cluster",), _others),
+    Check("variations exist", ("cluster",), _variations),
+    Check("ranks fit the cluster", ("layout", "cluster"), _world),
+    Check("nodes can be counted", ("cluster",), _size),
+    Check("device computes the type", ("precision", "cluster"), _computes),
+    Check("attention kernel fits", ("stack", "model", "cluster"), _attention),
+)
+"""Every rule of the cluster."""
