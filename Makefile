@@ -33,6 +33,7 @@ plots: $(STAMP)
 	$(BIN)/python plots/offload_crossing.py
 	$(BIN)/python plots/infinity_efficiency.py
 	$(BIN)/python plots/before_after.py
+	$(BIN)/python plots/sweep_offload.py
 	$(BIN)/python plots/largest_model.py
 
 clean:

@@ -10,9 +10,10 @@ Strings the rooms together and owns nothing else. ``stepline`` is this module wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -126,6 +127,14 @@ def schedule(source: str, overrides: Sequence[str] = (), *, width: int = 0) -> O
         csv=to_csv(order),
         dropped=read.dropped,
     )
+
+
+def resolved(source: str, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
+    """The scenario as plain values, every name written out and overrides applied: what a simulation depends on.
+
+    Raises ``ScenarioError`` for bad input.
+    """
+    return load(source, overrides, reader=faults).document
 
 
 def _load(source: str, overrides: Sequence[str]) -> Scenario:

@@ -21,9 +21,10 @@ ARROWS = {
     "cost": ("errors", "mesh", "spec", "workload", "cluster", "plan", "timeline"),
     "engine": ("errors", "plan", "timeline"),
     "analysis": ("timeline",),
-    "report": ("errors", "units", "figures", "timeline", "analysis"),
+    "report": ("errors", "units", "figures", "timeline", "analysis", "study"),
     "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "engine", "timeline", "analysis"),
-    "cli": ("errors", "api", "spec", "report"),
+    "study": ("errors", "units", "api"),
+    "cli": ("errors", "api", "study", "spec", "report"),
     "__main__": ("cli",),
     "__init__": (),
 }

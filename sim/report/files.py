@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sim.analysis.result import Result
 from sim.errors import Problem, ScenarioError
 from sim.report import result_json, trace
 from sim.report.figure import save, step_figure
 from sim.timeline.columns import Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_comparison(out: Path, steps: Sequence[tuple[Timeline, Result]], text: str) -> list[Path]:
+    """Write compare.json and the figure of a comparison into ``out``. Raises ``ScenarioError`` where nothing can be."""
+    from sim.report.compare_plot import compare_figure
+
+    with _into(out):
+        figure = compare_figure(steps)
+        return [
+            _atomic(out / "compare.json", lambda path: path.write_text(text + "\n", "utf-8")),
+            _atomic(out / "compare.png", lambda path: save(figure, path, "png")),
+            _atomic(out / "compare.svg", lambda path: save(figure, path, "svg")),
+        ]
+
+
+def write_sweep(out: Path, table: str, text: str, figure: Figure | None) -> list[Path]:
+    """Write table.csv, table.json and the figure of a sweep into ``out``; ScenarioError where nothing can be."""
+    with _into(out):
+        files = [
+            _atomic(out / "table.csv", lambda path: path.write_text(table, "utf-8")),
+            _atomic(out / "table.json", lambda path: path.write_text(text + "\n", "utf-8")),
+        ]
+        if figure is not None:
+            files.append(_atomic(out / "sweep.png", lambda path: save(figure, path, "png")))
+            files.append(_atomic(out / "sweep.svg", lambda path: save(figure, path, "svg")))
+        return files
+
+
+@contextmanager
+def _into(out: Path) -> Iterator[None]:
+    """A directory to write into; what cannot be written is said in words."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        what = f"cannot be written: {error.strerror or error}; choose another directory with --out"
+        raise ScenarioError([Problem(str(out), 0, 0, "", what)]) from error
 
 
 def write_all(out: Path, timeline: Timeline, result: Result) -> list[Path]:
@@ -19,8 +61,7 @@ def write_all(out: Path, timeline: Timeline, result: Result) -> list[Path]:
     Each file is written beside its place and then moved there: a killed run leaves whole files or none.
     Raises ``ScenarioError`` where nothing can be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with _into(out):
         figure = step_figure(timeline, result)
         return [
             _atomic(out / "result.json", lambda path: path.write_text(result_json.dumps(result) + "\n", "utf-8")),
@@ -28,9 +69,6 @@ def write_all(out: Path, timeline: Timeline, result: Result) -> list[Path]:
             _atomic(out / "timeline.svg", lambda path: save(figure, path, "svg")),
             _atomic(out / "trace.json.gz", lambda path: trace.write(timeline, path, result.memory)),
         ]
-    except OSError as error:
-        what = f"cannot be written: {error.strerror or error}; choose another directory with --out"
-        raise ScenarioError([Problem(str(out), 0, 0, "", what)]) from error
 
 
 def _atomic(path: Path, write: Callable[[Path], object]) -> Path:
