@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,9 @@ class TransferUse:
 
     Means over all ranks: ``bytes`` that a rank sends in a step, in so many (``count``) exchanges; ``busy`` seconds in
     flight; ``exposed`` seconds in which nothing was computed meanwhile; ``alone`` the bytes/s it would reach with its
-    route to itself, ``achieved`` what it reached. ``most`` bytes: of the rank that sends most.
+    route to itself, ``achieved`` what it reached. ``most`` bytes: of the rank that sends most. ``bound_by`` is the
+    resource that holds its largest exchange; ``ranks`` use one such resource for this, and ``shared_with`` says which
+    other work used it at the same time, and for how many seconds.
     """
 
     category: str
@@ -66,6 +68,8 @@ class TransferUse:
     alone: float
     achieved: float
     bound_by: str
+    ranks: float = 1.0
+    shared_with: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,29 @@ class _Spans:
         self.order = moving[np.argsort(spans.op[moving], kind="stable")]
         self.begins = np.searchsorted(spans.op[self.order], np.arange(len(timeline.ops) + 1))
 
+    def sharers(self, rows: NDArray[np.int64], resource: int) -> float:
+        """Ranks that use one member of a resource class for copies of their own; a group's exchange is no such copy."""
+        ops = [self.timeline.ops[r] for r in rows.tolist()]
+        classes = {op.rank_class for op in ops if op.group_size == 1 and any(one == resource for one, _ in op.demands)}
+        if not classes:
+            return 1.0
+        return float(self.members[sorted(classes)].sum() / self.timeline.resources[resource].members)
+
+    def company(self, category: str, rows: NDArray[np.int64], resource: int) -> dict[str, float]:
+        """Other categories whose ops used the resource while one of these was in flight: seconds of that."""
+        mine, least = self.intervals(rows), 1e-9 * self.timeline.makespan
+        others: dict[str, list[int]] = {}
+        for number, op in enumerate(self.timeline.ops):
+            if op.category != category and any(one == resource and amount > 0 for one, amount in op.demands):
+                others.setdefault(op.category, []).append(number)
+        found = {name: overlap(mine, self.intervals(np.array(ops, dtype=np.int64))) for name, ops in others.items()}
+        return {name: seconds for name, seconds in sorted(found.items(), key=lambda one: -one[1]) if seconds > least}
+
+    def intervals(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Starts and ends of all spans of these ops."""
+        mine = np.flatnonzero(np.isin(self.timeline.spans.op, rows))
+        return self.timeline.spans.start[mine], self.timeline.spans.end[mine]
+
     def busy(self, rows: NDArray[np.int64]) -> float:
         """Seconds in which one of these ops of one rank class was in flight."""
         mine = np.concatenate([self.order[self.begins[r] : self.begins[r + 1]] for r in rows.tolist()])
@@ -63,7 +86,8 @@ def _transfer(table: _Spans, category: str, rows: list[int], exposed: dict[str, 
     moved = float(bytes_of_class @ table.members / ranks)
     needed = float((table.times[ops] * table.alone[ops]) @ weight)
     busy = sum(table.busy(ops[classes == c]) * float(table.members[c] / ranks) for c in np.unique(classes).tolist())
-    largest = table.timeline.ops[max(rows, key=lambda r: (table.sent[r], -r))]
+    largest = max(rows, key=lambda r: (table.sent[r], -r))
+    held = table.timeline.ops[largest].bound_by
     return TransferUse(
         category=category,
         bytes=moved,
@@ -73,7 +97,9 @@ def _transfer(table: _Spans, category: str, rows: list[int], exposed: dict[str, 
         exposed=exposed.get(category, 0.0),
         alone=moved / needed if needed > 0.0 else 0.0,
         achieved=moved / busy if busy > 0.0 else 0.0,
-        bound_by=table.timeline.resources[largest.bound_by].name if largest.bound_by >= 0 else "latency",
+        bound_by=table.timeline.resources[held].name if held >= 0 else "latency",
+        ranks=table.sharers(ops, held),
+        shared_with=table.company(category, ops, held),
     )
 
 
@@ -85,6 +111,15 @@ def union(start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
     start, end = start[order], np.maximum.accumulate(end[order])
     gaps = np.maximum(start[1:] - end[:-1], 0.0).sum()
     return float(end[-1] - start[0] - gaps)
+
+
+Intervals = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def overlap(a: Intervals, b: Intervals) -> float:
+    """Seconds covered by both of two sets of intervals: the parts, less what covers either."""
+    both = (np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]]))
+    return max(0.0, union(*a) + union(*b) - union(*both))
 
 
 def utilisation(timeline: Timeline) -> dict[str, float]:

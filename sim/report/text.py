@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sim.analysis.result import Comparison, MemoryUse, Result
+from sim.analysis.result import Comparison, MemoryUse, Result, TransferUse
 from sim.figures import FIGURES
 from sim.report.result_json import largest
 from sim.report.theme import label
@@ -149,9 +149,17 @@ def transfers_table(result: Result) -> Table:
             quantity(use.alone, "bytes_per_s"),
             quantity(use.achieved, "bytes_per_s"),
             quantity(use.exposed, "seconds"),
-            use.bound_by.split(".", maxsplit=1)[-1],
+            _held(use),
         )
     return table
+
+
+def _held(use: TransferUse) -> str:
+    """The resource that holds a transfer, and who else is on it."""
+    name = use.bound_by.split(".", maxsplit=1)[-1]
+    others = [f"{use.ranks:.0f} ranks"] if use.ranks > 1 else []
+    others += [label(category) for category in list(use.shared_with)[:1]]
+    return f"{name}, shared: {', '.join(others)}" if others else name
 
 
 def _table(first: str, numbers: tuple[str, ...], *last: str) -> Table:
