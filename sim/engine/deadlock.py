@@ -41,6 +41,8 @@ def explain_blocked(engine: _Engine) -> str:
     plan = engine.plan
     lines = []
     for group, arrived in enumerate(engine.arrived):
+        if not arrived:  # nobody waits here: who might join it is a long search, and no news
+            continue
         here = [run.rank.index for run in arrived]
         missing = [r for r in engine.ranks if r.index not in here and _joins(r, group)]
         peers = "; ".join(_whereabouts(engine, r, group) for r in missing) or "none is left"
