@@ -31,6 +31,9 @@ class Activity:
 
     def __post_init__(self):
         self.op = self.members[0].op
+        # kernels that wait for launches ask for as much in all, over the longer time
+        thin = self.op.duration / self.left if self.left > self.op.duration else 1.0
+        self.loads = [(r, load * thin) for r, load in self.op.loads if thin > 0.0]
 
 
 def programs_of(plan):
@@ -55,7 +58,7 @@ def used(running, speeds):
     """Share of each resource that is taken."""
     total = {}
     for a, s in zip(running, speeds, strict=True):
-        for r, load in a.op.loads:
+        for r, load in a.loads:
             total[r] = total.get(r, 0.0) + load * s
     return total
 
@@ -78,7 +81,7 @@ def water(running):
         now = at(low)
         full = [r for r, total in used(running, now).items() if total >= 1.0 - 1e-9]
         for i, a in enumerate(running):
-            if speeds[i] is None and any(r in full for r, _ in a.op.loads):
+            if speeds[i] is None and any(r in full for r, _ in a.loads):
                 speeds[i] = now[i]
     return speeds
 

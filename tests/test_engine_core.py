@@ -412,6 +412,19 @@ def test_several_kernels_end_no_earlier_than_their_launches(latency, beside):
     assert done["next"] == (10.0, 11.0), "its launch follows the four"
 
 
+def test_kernels_that_wait_for_launches_take_less_of_what_they_share():
+    """Four kernels of 0.1 s launched every 2 s beside one of 6 s: one by one they end at 8.1 and 6.3 s.
+
+    As one op they have their average load, 0.4 s in 6.1 s: both a little slower at once, not each at half speed.
+    """
+    maker = PlanMaker(LINK)
+    maker.op("other", 6.0, {"link": 1.0}, stream="comm")
+    maker.op("run", 0.4, {"link": 1.0}, launch=2.0, launch_rest=6.0, reach=6.1, kernels=4)
+    done = times(simulate(maker.plan()))
+    assert done["run"][1] == pytest.approx(8.1, rel=0.05)
+    assert done["other"][1] == pytest.approx(6.3, rel=0.05)
+
+
 def test_kernels_that_are_not_held_up_take_their_own_time():
     """Launched at 2, behind an op that ends at 50: every launch is over, and the run takes its 0.4 s."""
     maker = PlanMaker(LINK)

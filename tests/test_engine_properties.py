@@ -209,13 +209,13 @@ def assert_max_min(runs):
     """No resource above capacity; whoever is below full speed crosses a full one where nobody has more by weight."""
     used, level = defaultdict(float), defaultdict(float)
     for run in runs:
-        for r, load in run.op.loads:
+        for r, load in run.loads:
             used[r] += load * run.speed
             level[r] = max(level[r], run.speed / run.op.weight)
     assert all(total <= 1.0 + 2e-9 for total in used.values()), "nothing gives more than it has"
     for run in runs:
         if run.speed < 1.0 - 1e-9:
-            full = [r for r, _ in run.op.loads if used[r] >= 1.0 - 1e-9]
+            full = [r for r, _ in run.loads if used[r] >= 1.0 - 1e-9]
             assert any(run.speed / run.op.weight >= level[r] * (1 - 1e-9) for r in full), "its bottleneck"
 
 

@@ -49,8 +49,9 @@ class _Run:
     """
 
     __slots__ = (
-        "action", "binder", "bound", "callbacks", "cause", "cause_span", "dependents", "done", "end_event", "held_by",
-        "last", "launched", "left", "microbatch", "op", "peers", "pending", "rank", "ready", "span", "speed", "start",
+        "action", "binder", "bound", "callbacks", "cause", "cause_span", "dependents", "done", "end_event",
+        "held_by", "last", "launched", "left", "loads", "microbatch", "op", "peers", "pending", "rank", "ready", "span",
+        "speed", "start",
     )  # fmt: skip
     _ok = True
     callbacks: Any
@@ -60,6 +61,7 @@ class _Run:
     end_event: _Run | _Timer | None  # what will end it; anything else that claims to is stale
     last: float  # when ``left`` was last brought up to date
     left: float  # seconds of demand left at full speed
+    loads: tuple[tuple[int, float], ...]  # at full speed
     ready: float
     span: int
     speed: float
@@ -67,6 +69,7 @@ class _Run:
 
     def __init__(self, op: PlanOp, rank: _Rank, launched: float) -> None:
         self.op = op
+        self.loads = op.loads
         self.rank = rank
         self.launched = launched
         self.action = rank.action
@@ -264,10 +267,7 @@ class _Engine:
                 peer.start = now
             arrived.clear()
         run.start = now
-        if op.latency > 0.0:
-            self._latency(run, now)
-        else:
-            self._demand(run, now)
+        (self._latency if op.latency > 0.0 else self._demand)(run, now)
 
     def _latency(self, run: _Run, now: float) -> None:
         """Wait out the latency, then take the resources.
@@ -278,15 +278,13 @@ class _Engine:
         """
         op, load = run.op, self.load
         begin = now + op.latency
-        for r, share in op.loads:
+        duration = self._stretched(run, begin) if op.reach > 0.0 else op.duration
+        for r, share in run.loads:
             if load[r] + share > FULL:
                 run.callbacks = self.on_demand
                 heappush(self.queue, (begin, NORMAL, next(self.eid), run))
                 return
-        duration = op.duration
-        if op.reach > 0.0:
-            duration = max(duration, run.launched + op.reach - begin)
-        for r, share in op.loads:
+        for r, share in run.loads:
             load[r] += share
             self.users[r][run] = share
         run.left = duration
@@ -297,9 +295,21 @@ class _Engine:
         run.callbacks = self.on_end
         heappush(self.queue, (begin + duration, NORMAL, next(self.eid), run))
 
+    @staticmethod
+    def _stretched(run: _Run, begin: float) -> float:
+        """Seconds of several kernels from ``begin`` on: their own, or at less load until the last is launched."""
+        op = run.op
+        duration = run.launched + op.reach - begin
+        if duration <= op.duration:
+            run.loads = op.loads
+            return op.duration
+        thin = op.duration / duration
+        run.loads = tuple([(r, share * thin) for r, share in op.loads]) if thin else ()
+        return duration
+
     def _unbook(self, run: _Run) -> None:
         """Give back what was booked through a latency that is not over; the demand comes when it is."""
-        for r, share in run.op.loads:
+        for r, share in run.loads:
             del self.users[r][run]
             self.load[r] = self.load[r] - share if self.users[r] else 0.0
         run.end_event = None
@@ -314,12 +324,10 @@ class _Engine:
     def _demand(self, run: _Run, now: float) -> None:
         """Take the resources. If all of them have room the end is known; if not, a solve at this instant decides."""
         op = run.op
-        duration = op.duration
-        if op.reach > 0.0:  # several kernels: the last one may have to wait for its launch
-            duration = max(duration, run.launched + op.reach - now)
+        duration = self._stretched(run, now) if op.reach > 0.0 else op.duration
         full = False
         load, users = self.load, self.users
-        for r, share in op.loads:
+        for r, share in run.loads:
             total = load[r] + share
             load[r] = total
             users[r][run] = share
@@ -359,7 +367,7 @@ class _Engine:
         """Give the resources back, record the spans, and release whoever waited."""
         now = self.env._now
         load, users = self.load, self.users
-        for r, share in run.op.loads:
+        for r, share in run.loads:
             del users[r][run]
             total = load[r]
             load[r] = total - share if users[r] else 0.0
@@ -433,7 +441,7 @@ class _Engine:
         if not runs:
             return
         self.solves += 1
-        loads = [[(r, share) for r, share in run.op.loads if self.load[r] > FULL and share > 0.0] for run in runs]
+        loads = [[(r, share) for r, share in run.loads if self.load[r] > FULL and share > 0.0] for run in runs]
         speeds, binders = max_min(loads, [run.op.weight for run in runs])
         for run, speed, binder in zip(runs, speeds, binders, strict=True):
             if speed == run.speed and run.end_event is not None:
@@ -457,7 +465,7 @@ class _Engine:
                 if run in found:
                     continue
                 found[run] = None
-                for r, _ in run.op.loads:
+                for r, _ in run.loads:
                     if r not in seen and self.load[r] > FULL:
                         seen[r] = None
                         todo.append(r)
