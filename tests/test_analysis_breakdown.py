@@ -199,11 +199,11 @@ def test_zero_offload_shows_its_chain(copy_back):
     assert step.result.phases["optimizer"] >= cpu
 
 
-@pytest.mark.parametrize(("rival", "lost"), [(False, 0.0), (True, 0.5)])
+@pytest.mark.parametrize(("rival", "lost"), [(False, 0.0), (True, 0.25)])
 def test_launches_inside_a_run_of_kernels_are_host_time_even_beside_a_rival(rival, lost):
     """Two kernels of 1 s as one op, launched at 3 s and 6 s: they end at 7 s, having waited 2 s for the second launch.
 
-    A rival that wants all SMs from 3 s on makes them run at half speed for a second: half a second more of forward.
+    A rival that wants all SMs from 3 s on for half a second meets their average load, half of the SMs: a quarter more.
     """
     maker = made()
     maker.add("two", 2.0, launch=3.0, launch_rest=3.0, reach=4.0, kernels=2, loads={"sm": 1.0})
