@@ -38,7 +38,7 @@ def draw(number):
         accumulation = pick.choice([pp, 2 * pp])
         layout["schedule"] = pick.choice(["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"])
         layout["virtual_stages"] = 2 if layout["schedule"] in ("interleaved", "zb-v") else 1
-        layout["p2p_overlap"] = pick.random() < 0.7
+        layout["p2p_overlap"] = pick.random() < 0.7 or layout["virtual_stages"] > 1
         layout["scatter_gather"] = tp > 1 and not layout["sequence_parallel"] and pick.random() < 0.5
     scenario = data_parallel(dp, pick.choice([0, 1, 2, 3]), base=SMALL, accumulation=accumulation, grad_bucket=2e5)
     layers = max(2, pp * layout.get("virtual_stages", 1))
