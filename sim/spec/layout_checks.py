@@ -113,9 +113,9 @@ def _own_order(d: Draft) -> Iterator[Finding]:
 def _held_messages(d: Draft) -> Iterator[Finding]:
     """A sender that waits until its message is taken, by a rank that waits likewise: not every order gets past that."""
     layout = d.layout
-    both = layout.schedule in ("dualpipe", "dualpipev")
-    if layout.p2p_overlap is False and layout.pp > 1 and (both or (layout.virtual_stages or 1) > 1 or layout.schedule_file is not None):
-        who = f"schedule: {layout.schedule}" if both else "an order of your own"
+    named = layout.schedule in ("dualpipe", "dualpipev") or (layout.virtual_stages or 1) > 1
+    if layout.p2p_overlap is False and layout.pp > 1 and (named or layout.schedule_file is not None):
+        who = f"schedule: {layout.schedule}" if named else "an order of your own"
         what = f"false is not simulated with {who}: ranks that wait for each other to take messages may never go on"
         yield "layout.p2p_overlap", f"{what}; leave it out, or use gpipe, 1f1b or zb-h1"
 
