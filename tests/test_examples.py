@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 
 TOO_BIG = ("lecture-1t-one-gpu", "lecture-4096-gpipe")
 SHORTER = {
-    "lecture-4096": 8, "lecture-4096-gpipe": 128, "lecture-4096-interleaved": 64, "megatron-530b-2520": 8,
+    "lecture-4096": 8, "lecture-4096-gpipe": 96, "lecture-4096-interleaved": 64, "megatron-530b-2520": 8,
     "megatron-1t-3072": 8, "gpt3-175b-1024": 16, "llama3-405b-16k": 16, "bloom-176b-384": 16,
     "zero-offload-10b-v100-b512": 8, "deepseek-v3-2048": 16,
 }  # fmt: skip

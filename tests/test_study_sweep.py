@@ -84,11 +84,10 @@ def test_a_point_is_the_single_run_to_the_bit(tmp_path):
 
 def test_what_cannot_run_or_does_not_fit_is_a_row(tmp_path):
     found = sweep(
-        asked(tmp_path, "layout.dp=1,3,1000", "model.layers=2,900", overrides=(*TINY, "cluster.device.memory=2 GB"))
+        asked(tmp_path, "layout.dp=1,3,1000", "model.layers=2,600", overrides=(*TINY, "cluster.device.memory=2 GB"))
     )
     verdicts = [row["verdict"] for row in found.rows]
-    assert "refused" in verdicts
-    assert "fits" in verdicts
+    assert {"fits", "does not fit", "refused"} <= set(verdicts)
     assert all("why" in row for row in found.rows if row["verdict"] == "refused")
 
 

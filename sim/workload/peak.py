@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.workload.ops import RankProgram
+from sim.workload.ops import Block, RankProgram
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +25,23 @@ def peak(program: RankProgram, where: str) -> Peak:
     held = dict(resident[where])
     total = sum(held.values())
     best, owners = total, dict(held)
+    changes = [_changes(block, where) for block in program.blocks]
     for action in program.actions:
-        for op in program.blocks[action.block].ops:
-            for at in ("start", "end"):
-                for effect in op.memory:
-                    if effect.at == at and effect.where == where:
-                        held[effect.owner] = held.get(effect.owner, 0.0) + effect.size
-                        total += effect.size
-                if total > best:
-                    best, owners = total, dict(held)
+        for moment in changes[action.block]:
+            for owner, size in moment:
+                held[owner] = held.get(owner, 0.0) + size
+                total += size
+            if total > best:
+                best, owners = total, dict(held)
     ranked = sorted(owners.items(), key=lambda item: (-item[1], item[0]))
     return Peak(size=best, by_owner={owner: size for owner, size in ranked if size > 0.5})
+
+
+def _changes(block: Block, where: str) -> list[list[tuple[str, float]]]:
+    """(Owner, bytes) of each moment at which anything changes there: the start of an op, or its end."""
+    moments = (
+        [(effect.owner, effect.size) for effect in op.memory if (effect.at, effect.where) == (at, where)]
+        for op in block.ops
+        for at in ("start", "end")
+    )
+    return [moment for moment in moments if moment]
