@@ -14,7 +14,7 @@ model: gpt2-1.5b             # a shipped name, a path such as ./my-model.yaml, o
 cluster: dgx-a100            # or {{extends: dgx-a100, nodes: 4}}
 
 layout:
-  dp: 8                      # data-parallel ranks; tp, pp, cp and ep are not simulated yet
+  dp: 8                      # data-parallel ranks; beside them tp, pp, cp, ep (README)
   zero: 3                    # 0 replicates, 1 shards the optimizer, 2 gradients too, 3 parameters too (FSDP)
   # prefetch: 1              # zero 3: layers gathered ahead; unset: as the stack does
   # reshard_after_forward: true
