@@ -22,6 +22,7 @@ from sim.analysis.analyse import Facts, analyse
 from sim.analysis.published import Quoted, compare
 from sim.analysis.result import Order, Result, Verdict, Weight
 from sim.cluster.build import build as build_cluster
+from sim.cluster.show import NodeView, views
 from sim.cost.lower import lower
 from sim.engine.core import simulate as simulate_plan
 from sim.spec import placement
@@ -135,6 +136,22 @@ def resolved(source: str, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
     Raises ``ScenarioError`` for bad input.
     """
     return load(source, overrides, reader=faults).document
+
+
+_LOOKED_AT = (
+    "layout={dp: 1, placement: [0]}", "stack=megatron-deepspeed-2020", "precision=fp16",
+    "batch={micro: 1, accumulation: 1, sequence: 128}", "recompute=none", "offload=none",
+)  # fmt: skip
+"""The smallest scenario around a cluster that is only looked at."""
+
+
+def topology(cluster: str, overrides: Sequence[str] = ()) -> tuple[NodeView, ...]:
+    """A cluster or node (shipped name or path): each kind of node, bandwidth between any two GPUs, what they share.
+
+    ``overrides`` are of a scenario: ``cluster.nics.count=4``. Raises ``ScenarioError`` for bad input.
+    """
+    scenario = load("quickstart", [f"cluster={cluster}", *_LOOKED_AT, *overrides]).scenario
+    return views(build_cluster(scenario.cluster))
 
 
 def _load(source: str, overrides: Sequence[str]) -> Scenario:

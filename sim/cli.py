@@ -151,6 +151,27 @@ def sweep(  # noqa: PLR0917 - options of a command
     console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
 
 
+topologies = typer.Typer(help="Machines: look at one.", no_args_is_help=True)
+app.add_typer(topologies, name="topology")
+
+
+@topologies.command("show")
+def topology_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped cluster or node, or a path.")],
+    out: Annotated[Path, typer.Option(help="Directory for the drawing.")] = Path("out/topology"),
+    overrides: Sets = None,
+) -> None:
+    """Draw a machine and print the bandwidth between any two devices and what they share."""
+    from sim.api import topology
+    from sim.report import topology as report
+    from sim.report.files import write_figure
+
+    views, console = topology(name, overrides or ()), _console()
+    report.show(console, views)
+    paths = [path for view in views for path in write_figure(out, view.name, report.topology_figure(view))]
+    console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
+
+
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what is shipped: models, devices, clusters (and nodes), software stacks, scenarios."""

@@ -21,7 +21,7 @@ ARROWS = {
     "cost": ("errors", "mesh", "spec", "workload", "cluster", "plan", "timeline"),
     "engine": ("errors", "plan", "timeline"),
     "analysis": ("timeline",),
-    "report": ("errors", "units", "figures", "timeline", "analysis", "study"),
+    "report": ("errors", "units", "figures", "timeline", "analysis", "study", "cluster"),
     "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "engine", "timeline", "analysis"),
     "study": ("errors", "units", "api"),
     "cli": ("errors", "api", "study", "spec", "report"),

@@ -54,6 +54,10 @@ class NodeGraph:
         """Join place ``a`` to ``b``, one direction; every byte on the link loads the resources ``loads``."""
         self._graph.add_edge(a, b, distance=distance, loads=tuple(self._numbers[name] for name in loads))
 
+    def edges(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Every link, one direction: from, to, the local resource numbers that its bytes load."""
+        return [(a, b, loads) for a, b, loads in self._graph.edges(data="loads")]
+
     def routes(self, a: str) -> dict[str, tuple[int, ...]]:
         """Shortest route from ``a`` (if it is there) to every place it can reach, as local resource numbers in order.
 

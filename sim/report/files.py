@@ -44,6 +44,15 @@ def write_sweep(out: Path, table: str, text: str, figure: Figure | None) -> list
         return files
 
 
+def write_figure(out: Path, name: str, figure: Figure) -> list[Path]:
+    """Write one figure as PNG and SVG into ``out``. Raises ``ScenarioError`` where nothing can be."""
+    with _into(out):
+        return [
+            _atomic(out / f"{name}.png", lambda path: save(figure, path, "png")),
+            _atomic(out / f"{name}.svg", lambda path: save(figure, path, "svg")),
+        ]
+
+
 @contextmanager
 def _into(out: Path) -> Iterator[None]:
     """A directory to write into; what cannot be written is said in words."""
