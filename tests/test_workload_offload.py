@@ -219,3 +219,16 @@ def test_unbound_processes_cross_the_socket_link():
     assert far.result.step_time > near.result.step_time
     assert any("socket_link" in name for name in far.result.utilisation)
     assert not any("socket_link" in name for name in near.result.utilisation)
+
+
+def test_a_process_on_all_sockets_has_all_their_memory():
+    """One rank of a host of two sockets: its CPU work takes half as long, an equal part on each."""
+    one, all_of_them = (simulate(made(f"cluster.host.binding={b}")) for b in ("local", "spread"))
+    adam = [next(op for op in step.timeline.ops if op.kind == "adam") for step in (one, all_of_them)]
+    assert adam[0].duration == pytest.approx(2 * adam[1].duration)
+    used = [share for name, share in all_of_them.result.utilisation.items() if name.endswith(".cores")]
+    assert all(share > 0 for share in used)
+    assert used
+    full = [simulate(made(f"cluster.host.binding={b}", "layout.dp=16")).timeline for b in ("local", "spread")]
+    spent = [next(op.duration for op in timeline.ops if op.kind == "adam") for timeline in full]
+    assert spent[0] == pytest.approx(spent[1]), "sixteen ranks share two sockets either way"

@@ -49,10 +49,14 @@ def _kind(spec: ClusterSpec, *missing: tuple[str, int]) -> NodeKind:
     from_gpu = [graph.routes(f"gpu{g}") for g in gpus]
     from_dram = [graph.routes(f"dram{s}") for s in range(spec.host.sockets)]
     from_network = graph.routes("network.in")
+    spread = spec.host.binding == "spread"
     return NodeKind(
         spec=spec,
         resources=tuple(graph.resources),
-        places=tuple(_place(graph, process_socket(spec, g), g, (from_gpu, from_dram, [from_network])) for g in gpus),
+        places=tuple(
+            _place(graph, process_socket(spec, g), g, (from_gpu, from_dram, [from_network]), spread=spread)
+            for g in gpus
+        ),
         peer=tuple(tuple(_peer(graph, spec, (a, b), (from_gpu, from_dram)) for b in gpus) for a in gpus),
         missing=missing,
     )
@@ -98,8 +102,9 @@ def _changed(spec: ClusterSpec, cluster: Cluster) -> dict[int, float]:
     return changed
 
 
-def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Routes, _Routes]) -> Place:
+def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Routes, _Routes], *, spread: bool) -> Place:
     from_gpu, from_dram, (from_network,) = routes
+    sockets = range(len(from_dram)) if spread else ()
     name = f"gpu{gpu}"
     drives = graph.number("nvme.nvme.busy") >= 0
     hbm = graph.number(f"{name}.hbm")
@@ -118,6 +123,9 @@ def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Rout
         nvme_read=graph.routes("nvme")[f"dram{socket}"] if drives else (),
         nvme_write=from_dram[socket]["nvme"] if drives else (),
         nvme=graph.number("nvme.nvme.busy"),
+        worked=tuple(
+            (graph.number(f"socket{s}.dram"), graph.number(f"socket{s}.cores")) for s in (sockets or (socket,))
+        ),
     )
 
 

@@ -87,7 +87,7 @@ class _Graph:
         """(Role, local resource) pairs that the programs use; a route's resources share one role."""
         pairs = [(0, place.sm), (1, place.hbm)]
         if self.host:
-            pairs += [(2, place.dram), (3, place.cores)]
+            pairs += [pair for dram, cores in place.worked for pair in ((2, dram), (3, cores))]
         if self.copies:
             pairs += [(10, local) for local in place.h2d] + [(11, local) for local in place.d2h]
             pairs += [(12, local) for local in place.nvme_read] + [(13, local) for local in place.nvme_write]
@@ -137,7 +137,7 @@ class _Graph:
     def _start(self, workload: Workload) -> Ints:
         """First colours: a rank's program, CPU share, kind of node; a group's axis; a resource's kind and capacity."""
         share = self.placed.sharing if self.host else np.zeros_like(self.placed.sharing)
-        lives = _numbered(np.stack([workload.program_of_rank, share, self.placed.kind], axis=1))
+        lives = _numbered(np.stack([workload.program_of_rank, share.view(np.int64), self.placed.kind], axis=1))
         groups = [np.full(len(rows), axis) for axis, rows in enumerate(self.axes.values())]
         node, local = np.divmod(self.resources, self.cluster.per_node)
         capacity = self.cluster.capacities(self.resources).view(np.int64)

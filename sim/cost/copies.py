@@ -65,7 +65,7 @@ def host_cost(
     cluster: Cluster,
     node: int,
     *,
-    ranks_per_socket: int,
+    ranks_per_socket: float,
     fraction: float,
     threads: int = 0,
 ) -> CollectiveCost:
@@ -76,17 +76,21 @@ def host_cost(
     alone it takes ``size * ranks_per_socket / (fraction * dram_bandwidth)``: the others' cores stay idle. With so many
     ``threads`` (0: its part of the cores) it is no faster than ``size / (threads * fraction * core_bandwidth)``.
 
+    A process that works on all sockets takes an equal part of each.
+
     Demand: ``size`` bytes of DRAM and ``size / (fraction * dram_bandwidth) * cores_per_socket`` core seconds; with
     ``threads``, so many for as long as it takes.
     """
     assert 0 < fraction <= 1, "DRAM would be asked for more than it has"
-    assert ranks_per_socket >= 1
+    assert ranks_per_socket > 0
     host = cluster.node(node).spec.host
     core_seconds = size / (fraction * host.dram_bandwidth) * host.cores_per_socket
     alone = core_seconds * ranks_per_socket / host.cores_per_socket
     if threads:
         alone = max(size / (fraction * host.dram_bandwidth), size / (threads * fraction * host.core_bandwidth))
         core_seconds = alone * threads
-    amounts = {cluster.at(node, place.dram): size, cluster.at(node, place.cores): core_seconds}
+    parts = len(place.worked)
+    amounts = {cluster.at(node, dram): size / parts for dram, _ in place.worked}
+    amounts |= {cluster.at(node, cores): core_seconds / parts for _, cores in place.worked}
     cost = cost_of(amounts, 0.0, cluster)
     return replace(cost, duration=alone, bound_by=cluster.at(node, place.cores))

@@ -283,7 +283,7 @@ class _Lowering:
     def _host(self, work: HostWork, rank_class: int) -> _Cost:
         node, place = self._place(rank_class)
         fraction = self.scenario.stack.cpu_adam_fraction if work.kind == "adam" else STREAM_FRACTION
-        sharing = int(self.placed.sharing[self.classes.first[rank_class]])
+        sharing = float(self.placed.sharing[self.classes.first[rank_class]])
         cost = host_cost(
             work.size,
             place,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim import mesh
 from sim.cluster.types import Cluster
@@ -20,14 +21,14 @@ from sim.cost.fold import Ints
 class Placing:
     """``node``, its ``kind``, ``gpu`` (of that node) and ``sharing`` of each rank, all of shape (ranks,).
 
-    ``sharing`` is how many ranks the fullest CPU socket of the rank's node serves: launchers give each rank of a node
-    the same number of cores.
+    ``sharing`` is how many ranks the fullest CPU socket of the rank's node serves (below one where a process has more
+    than a socket): launchers give each rank of a node the same number of cores.
     """
 
     node: Ints
     gpu: Ints
     kind: Ints
-    sharing: Ints
+    sharing: NDArray[np.float64]
 
     def at(self, rank: int) -> tuple[int, int]:
         """(Node, GPU of that node) of a rank."""
@@ -41,4 +42,9 @@ def placing(world: int, placement: str | Sequence[int], cluster: Cluster) -> Pla
     socket = np.array([cluster.kinds[k].places[g].socket for k, g in zip(kind.tolist(), gpu.tolist(), strict=True)])
     served = np.zeros((cluster.nodes, 1 + int(socket.max(initial=0))), dtype=np.int64)
     np.add.at(served, (node, socket), 1)
-    return Placing(node=node, gpu=gpu, kind=kind, sharing=served.max(axis=1)[node])
+    fullest = served.max(axis=1).astype(np.float64)
+    for number, machine in enumerate(cluster.kinds):
+        if machine.spec.host.binding == "spread":  # all ranks of a node on all of its sockets
+            mine = cluster.kind_of == number
+            fullest[mine] = served.sum(axis=1)[mine] / machine.spec.host.sockets
+    return Placing(node=node, gpu=gpu, kind=kind, sharing=fullest[node])

@@ -169,7 +169,9 @@ class HostFile(Block):
     core_bandwidth: BytesPerS = _says("memory bandwidth of ONE core alone")
     socket_link: BytesPerSOrZero = _says("one direction between two sockets; 0 B/s with one socket")
     launch: Seconds = _says("host time of one kernel launch in eager code")
-    binding: Literal["local", "remote"] = _or("local", "processes run on the socket of their GPU, or on the next one")
+    binding: Literal["local", "remote", "spread"] = _or(
+        "local", "where a process works: on the socket of its GPU, on the next one, or on all of them"
+    )
 
 
 class HostLinkFile(Block):

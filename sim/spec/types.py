@@ -138,7 +138,7 @@ class HostSpec:
     core_bandwidth: float  # bytes/s that one core alone moves (STREAM, one thread)
     socket_link: float
     launch: float
-    binding: Literal["local", "remote"] = "local"  # processes run on their GPU's socket, or (unbound) on the next one
+    binding: Literal["local", "remote", "spread"] = "local"  # where a process works: on its GPU's socket, the next, all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
