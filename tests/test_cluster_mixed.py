@@ -99,6 +99,20 @@ def test_unlike_nodes_differ_in_gpus():
     assert simulate(scenario).result.step_time == pytest.approx(step.result.step_time, rel=1e-9)
 
 
+def test_each_node_reads_and_writes_its_own_drives():
+    """Optimizer states on drives of one rate, and on drives of a quarter of it."""
+    slow = replace(A100.cluster.nvme, read=A100.cluster.nvme.read / 4, write=A100.cluster.nvme.write / 4)
+    mixed = trained(on(A100, nvme=slow), A100, zero=1)
+    mixed = replace(mixed, offload=replace(mixed.offload, optimizer="nvme", gradients="cpu"))
+    timeline = simulate(mixed).timeline
+    taken = {}
+    for op in timeline.ops:
+        if op.kind in ("nvme_read", "nvme_write"):
+            taken.setdefault((timeline.rank_classes[op.rank_class].device, op.kind), []).append(op.duration)
+    for kind in ("nvme_read", "nvme_write"):
+        assert np.allclose(taken["n0.gpu0", kind], 4 * np.array(taken["n1.gpu0", kind]), rtol=1e-12)
+
+
 # -- missing parts
 
 

@@ -51,7 +51,7 @@ def copy_cost(
 
 def _drive_cost(read: bool, size: float, place: Place, cluster: Cluster, node: int) -> CollectiveCost:
     """Bytes on the way, and the time of drives that read or write but not both at full rate. DMA: no SM, no cores."""
-    drives = cluster.spec.nvme
+    drives = cluster.node(node).spec.nvme
     assert drives is not None, "refused at the door"
     path = place.nvme_read if read else place.nvme_write
     amounts = {cluster.at(node, local): size for local in path}

@@ -70,10 +70,11 @@ def _zero(d: Draft) -> Iterator[Finding]:
 
 
 def _threads(d: Draft) -> Iterator[Finding]:
-    cores = d.cluster.host.cores_per_socket
-    if d.offload.threads is not None and d.offload.threads > cores:
-        what = f"a socket of {d.cluster.host.name} has {cores} cores, not {d.offload.threads}"
-        yield "offload.threads", f"{what}; lower it"
+    for host in [node.host for _, node, _ in d.machines]:
+        cores = host.cores_per_socket
+        if d.offload.threads is not None and d.offload.threads > cores:
+            what = f"a socket of {host.name} has {cores} cores, not {d.offload.threads}"
+            yield "offload.threads", f"{what}; lower it"
 
 
 def _accumulation(d: Draft) -> Iterator[Finding]:
@@ -83,11 +84,10 @@ def _accumulation(d: Draft) -> Iterator[Finding]:
 
 def _drives(d: Draft) -> Iterator[Finding]:
     for key in ("optimizer", "parameters"):
-        if getattr(d.offload, key) == "nvme" and d.cluster.nvme is None:
-            yield (
-                f"offload.{key}",
-                f'cluster "{d.cluster.name}" has no drives; give cluster.nvme, or offload to the cpu',
-            )
+        for where, node, _ in d.machines:
+            if getattr(d.offload, key) == "nvme" and node.nvme is None:
+                what = f'"{node.name}" has no drives; give {where}.nvme, or offload to the cpu'
+                yield f"offload.{key}", what if where != "cluster" else f"cluster {what}"
 
 
 def _casts(d: Draft) -> Iterator[Finding]:
