@@ -17,22 +17,22 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
-from sim.cluster.build import build as build_cluster
-from sim.cost.lower import lower
-from sim.engine.core import simulate
-from sim.spec.load import load
-from sim.workload.build import build as build_workload
-
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from sim.cluster.build import build as build_cluster  # noqa: E402
+from sim.cost.lower import lower  # noqa: E402
+from sim.engine.core import simulate  # noqa: E402
+from sim.spec.load import load  # noqa: E402
+from sim.workload.build import build as build_workload  # noqa: E402
+
 TARGETS = {  # scenario -> (seconds, MB)
     "gpt3-175b-1024": (2.5, None),
     "llama3-405b-16k": (4.0, None),
     "lecture-4096": (4.0, 500),
 }
-
-
 UNFOLDED = (120.0, 4295)  # seconds, MB (4 GiB)
 
 
