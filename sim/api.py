@@ -145,13 +145,20 @@ _LOOKED_AT = (
 """The smallest scenario around a cluster that is only looked at."""
 
 
+def cluster(name: str, overrides: Sequence[str] = ()) -> ClusterSpec:
+    """A cluster or node by its shipped name or path; ``overrides`` are of a scenario: ``cluster.nodes=4``.
+
+    Raises ``ScenarioError`` for bad input.
+    """
+    return load("quickstart", [f"cluster={name}", *_LOOKED_AT, *overrides]).scenario.cluster
+
+
 def topology(cluster: str, overrides: Sequence[str] = ()) -> tuple[NodeView, ...]:
     """A cluster or node (shipped name or path): each kind of node, bandwidth between any two GPUs, what they share.
 
     ``overrides`` are of a scenario: ``cluster.nics.count=4``. Raises ``ScenarioError`` for bad input.
     """
-    scenario = load("quickstart", [f"cluster={cluster}", *_LOOKED_AT, *overrides]).scenario
-    return views(build_cluster(scenario.cluster))
+    return views(build_cluster(load("quickstart", [f"cluster={cluster}", *_LOOKED_AT, *overrides]).scenario.cluster))
 
 
 def _load(source: str, overrides: Sequence[str]) -> Scenario:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from sim.cluster.build import build
 from sim.cluster.types import Cluster
-from sim.cost.collectives import NCCL_RING_BASE_LATENCY, CollectiveCost, ring_demand
+from sim.cost.collectives import ring_demand
 from sim.cost.copies import copy_cost, host_cost
+from sim.cost.traffic import NCCL_RING_BASE_LATENCY, CollectiveCost
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec, DeviceSpec, HostLinkSpec, HostSpec, NicSpec, NvlinkSpec
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from sim.cluster.graph import NodeGraph, node_graph, process_socket, socket_of
-from sim.cluster.types import Cluster, NodeKind, Place
+from sim.cluster.types import Cluster, NodeKind, Place, Resource, ResourceKind
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec
 
@@ -39,8 +39,36 @@ def build(spec: ClusterSpec) -> Cluster:
             kinds[key] = len(built)
             built.append(_kind(spec.machines[machine], *key[1]))
         kind_of.append(kinds[key])
-    found = Cluster(spec=spec, kinds=tuple(built), kind_of=np.array(kind_of, dtype=np.int64))
+    leaves = _leaves(spec)
+    if leaves:
+        kind_of += [len(built)] * leaves
+        built.append(_leaf(spec))
+    found = Cluster(spec=spec, kinds=tuple(built), kind_of=np.array(kind_of, dtype=np.int64), leaves=leaves)
     return replace(found, changed=_changed(spec, found))
+
+
+def _leaves(spec: ClusterSpec) -> int:
+    """Leaves whose uplinks can bind: none without oversubscription, nor where one leaf holds every node."""
+    if spec.fabric is None or spec.nics is None or spec.fabric.oversubscription <= 1.0:
+        return 0
+    leaves = -(-len(spec.machine_of_node) // spec.fabric.nodes_per_leaf)
+    return leaves if leaves > 1 or spec.fabric.rails else 0
+
+
+def _leaf(spec: ClusterSpec) -> NodeKind:
+    """A leaf, or one for each rail: uplinks that carry what the adapters below do, over the oversubscription."""
+    assert spec.fabric is not None and spec.nics is not None
+    nics, fabric = spec.nics, spec.fabric
+    below = fabric.nodes_per_leaf * nics.count * nics.bandwidth * nics.efficiency
+    rails = min(nics.count, spec.gpus_per_host) if fabric.rails else 1
+    rate = below / fabric.oversubscription / rails
+    ways: tuple[tuple[str, ResourceKind], ...] = (("up", "leaf.up"), ("down", "leaf.down"))
+    resources = [
+        Resource(name=f"rail{rail}.{way}", kind=kind, capacity=rate, unit="B")
+        for rail in range(rails)
+        for way, kind in ways
+    ]
+    return NodeKind(spec=spec, resources=tuple(resources), places=(), peer=())
 
 
 def _kind(spec: ClusterSpec, *missing: tuple[str, int]) -> NodeKind:
@@ -123,10 +151,16 @@ def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Rout
         nvme_read=graph.routes("nvme")[f"dram{socket}"] if drives else (),
         nvme_write=from_dram[socket]["nvme"] if drives else (),
         nvme=graph.number("nvme.nvme.busy"),
+        rail=_rail(graph, from_gpu[gpu].get("network.out", (-1,))[0]),
         worked=tuple(
             (graph.number(f"socket{s}.dram"), graph.number(f"socket{s}.cores")) for s in (sockets or (socket,))
         ),
     )
+
+
+def _rail(graph: NodeGraph, adapter: int) -> int:
+    """Number of an adapter in its node, of its resource's name (``nic3.nic.tx``); -1: no adapter."""
+    return int(graph.resources[adapter].name.partition(".")[0].removeprefix("nic")) if adapter >= 0 else -1
 
 
 def _peer(

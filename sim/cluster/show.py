@@ -49,7 +49,7 @@ class NodeView:
 def views(cluster: Cluster) -> tuple[NodeView, ...]:
     """Each kind of node of a built cluster, with how many of it there are."""
     numbers = cluster.kind_of.tolist()
-    return tuple(_view(kind, numbers.count(number)) for number, kind in enumerate(cluster.kinds))
+    return tuple(_view(kind, numbers.count(number)) for number, kind in enumerate(cluster.machines))
 
 
 def _view(kind: NodeKind, count: int) -> NodeView:

@@ -18,6 +18,7 @@ from sim.spec.types import ClusterSpec
 ResourceKind = Literal[
     "sm", "hbm", "nvlink.tx", "nvlink.rx", "pcie.h2d", "pcie.d2h", "pcie.duplex", "uplink.in", "uplink.out",
     "dram", "cores", "socket_link", "nic.tx", "nic.rx", "nvme.read", "nvme.write", "nvme.busy",
+    "leaf.up", "leaf.down",
 ]  # fmt: skip
 
 
@@ -38,7 +39,8 @@ class Place:
     ``h2d`` and ``d2h`` are whole paths between the GPU and the DRAM of its socket, HBM and DRAM included; ``nic``
     is the adapter that serves this GPU (-1: none). ``nvlink_tx``/``nvlink_rx`` are -1 without NVLink. ``nvme_read`` and
     ``nvme_write`` are paths between the drives and that DRAM, ``nvme`` the time of the drives (none without drives).
-    ``worked`` are the (dram, cores) of the sockets that its process works on: its own, or all.
+    ``worked`` are the (dram, cores) of the sockets that its process works on: its own, or all. ``rail`` is the number of
+    its adapter in the node.
     """
 
     sm: int
@@ -56,11 +58,14 @@ class Place:
     nvme_write: tuple[int, ...] = ()
     nvme: int = -1
     worked: tuple[tuple[int, int], ...] = ()
+    rail: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeKind:
     """One way of building a node: what it is made of, ``resources`` by local number; ``places[g]`` is its GPU g.
+
+    A leaf of the fabric is a node without GPUs whose resources are its uplinks: up and down by rail.
 
     ``peer[a][b]`` is the route of a copy from GPU a to GPU b: NVLink ports, or the PCIe path (through host memory where
     GPUs have no peer access). ``missing`` are the (part, index) pairs that are not there.
@@ -80,16 +85,18 @@ class NodeKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cluster:
-    """A built cluster: ``kinds`` of node, and which one each node is, ``kind_of`` (nodes,).
+    """A built cluster: ``kinds`` of node, and which one each node is, ``kind_of`` (nodes + leaves,).
 
     Each node has ``per_node`` numbers for its resources; a kind with fewer leaves the last ones out. ``changed``
-    overrides the capacity of single resources of the cluster: a slow GPU, a degraded link or adapter.
+    overrides the capacity of single resources of the cluster: a slow GPU, a degraded link or adapter. ``leaves`` of the
+    fabric, which are numbered after the nodes, are there if their uplinks can bind.
     """
 
     spec: ClusterSpec
     kinds: tuple[NodeKind, ...]
     kind_of: NDArray[np.int64]
     changed: Mapping[int, float] = field(default_factory=dict)
+    leaves: int = 0
     per_node: int = field(init=False)
     _table: NDArray[np.float64] = field(init=False, repr=False)
 
@@ -102,15 +109,47 @@ class Cluster:
 
     @property
     def nodes(self) -> int:
-        """Nodes of all kinds."""
-        return len(self.kind_of)
+        """Nodes of all kinds, leaves left out."""
+        return len(self.kind_of) - self.leaves
+
+    @property
+    def size(self) -> int:
+        """Numbers that resources may have: each is below it."""
+        return len(self.kind_of) * self.per_node
+
+    @property
+    def machines(self) -> list[NodeKind]:
+        """Kinds of node that hold GPUs."""
+        return [kind for kind in self.kinds if kind.places]
 
     @property
     def gpus_of_node(self) -> list[int]:
         """GPUs of each node."""
         gpus = np.array([len(kind.places) for kind in self.kinds])
-        found: list[int] = gpus[self.kind_of].tolist()
+        found: list[int] = gpus[self.kind_of[: self.nodes]].tolist()
         return found
+
+    def leaf(self, node: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number, among nodes, of the leaf that each node hangs on (its own number where no leaf can bind)."""
+        fabric = self.spec.fabric
+        return node if fabric is None or not self.leaves else self.nodes + node // fabric.nodes_per_leaf
+
+    def crossing(self, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, ...]:
+        """Uplinks between two places (node, GPU), as numbers in the cluster; none where one leaf has both adapters."""
+        fabric = self.spec.fabric
+        if fabric is None or not self.leaves:
+            return ()
+        (i, j), per = (a[0], b[0]), fabric.nodes_per_leaf
+        up, down = (self.node(n).places[gpu].rail if fabric.rails else 0 for n, gpu in (a, b))
+        if i // per == j // per and up == down:
+            return ()
+        return self.at(self.nodes + i // per, 2 * up), self.at(self.nodes + j // per, 2 * down + 1)
+
+    def name_of(self, number: int) -> str:
+        """A resource by its name in the cluster: ``n3.gpu0.hbm``, ``leaf1.rail0.leaf.up``."""
+        node = number // self.per_node
+        where = f"n{node}" if node < self.nodes else f"leaf{node - self.nodes}"
+        return f"{where}.{self.resource(number).name}"
 
     def node(self, number: int) -> NodeKind:
         """How a node is built."""

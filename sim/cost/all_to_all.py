@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sim.cluster.types import Cluster
-from sim.cost.collectives import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
+from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
 from sim.workload.ops import Collective
 
 

@@ -6,14 +6,15 @@ that its ring crosses by amount. With ``fold=False`` every vertex stays alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.cluster.types import Cluster, Place
-from sim.cost.demand import demand
+from sim.cost.demand import patterns
 from sim.cost.fold import Ints, Partition, discrete, partition, refine, row_keys
 from sim.cost.placing import Placing, placing
+from sim.cost.traffic import Member
 from sim.workload.ops import Collective, Copy, HostWork, Workload
 
 
@@ -68,6 +69,8 @@ class _Graph:
         works = [op.work for program in workload.programs for block in program.blocks for op in block.ops]
         self.copies = any(isinstance(work, Copy) for work in works)
         self.host = any(isinstance(work, HostWork) for work in works)
+        exchanges = [replace(w, size=1.0, overlap="none") for w in works if isinstance(w, Collective)]
+        self.probes = {axis: [w for w in dict.fromkeys(exchanges) if w.axis == axis] for axis in self.axes}
         self._rank_edges()
         for number, (axis, groups) in enumerate(self.axes.items()):
             self._axis_edges(axis, number, groups)
@@ -106,18 +109,29 @@ class _Graph:
         self._add(np.repeat(vertices, members), groups.reshape(-1), np.tile(role, len(groups)))
         nodes, gpus = self.placed.node[groups], self.placed.gpu[groups]
         width, kinds = max(len(kind.places) for kind in self.cluster.kinds), len(self.cluster.kinds)
+        leaves = self.cluster.leaf(nodes)
         seats = ((nodes - nodes[:, :1]) * width + gpus) * kinds + self.placed.kind[groups]
+        if self.cluster.leaves:  # and how far apart their leaves are
+            seats = np.concatenate([seats, leaves - leaves[:, :1]], axis=1)
         shapes = partition(row_keys(seats))
         by_shape = np.split(np.argsort(shapes.colour, kind="stable"), np.cumsum(shapes.size)[:-1])
         for rows, mine in zip(shapes.first.tolist(), by_shape, strict=True):
             where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
-            for probe in _probes(axis):
-                cost = demand(probe, where, self.cluster)
-                relative = cost.ids - nodes[rows, 0] * self.cluster.per_node
-                ids = relative[None, :] + (nodes[mine, 0] * self.cluster.per_node)[:, None]
-                amounts = cost.amounts.astype(np.float32).view(np.int32).astype(np.int64)  # shares differ by an ulp
-                touched = np.repeat(vertices[mine], len(relative))
-                self._add(touched, self.base + ids.reshape(-1), np.tile(10_000 + amounts, len(mine)))
+            ids, label = self._pattern(axis, where)
+            first = np.where(ids < self.cluster.nodes * self.cluster.per_node, nodes[rows, 0], leaves[rows, 0])
+            moved = np.where(ids < self.cluster.nodes * self.cluster.per_node, nodes[mine, :1], leaves[mine, :1])
+            at = ids[None, :] + (moved - first[None, :]) * self.cluster.per_node
+            touched = np.repeat(vertices[mine], len(ids))
+            self._add(touched, self.base + at.reshape(-1), np.tile(label, len(mine)))
+
+    def _pattern(self, axis: str, where: list[Member]) -> tuple[Ints, Ints]:
+        """Resources that a group's exchanges cross, and a label for each: its part of every one of them."""
+        met = [demand for probe in self.probes[axis] for demand in patterns(probe, where, self.cluster)]
+        ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(demand.ids for demand in met)]))
+        parts = np.zeros((len(ids), len(met)), dtype=np.float32)  # shares differ by an ulp
+        for column, demand in enumerate(met):
+            parts[np.searchsorted(ids, demand.ids), column] = demand.amounts
+        return ids, row_keys(parts.view(np.int32).astype(np.int64)).view(np.int64)
 
     def _add(self, source: Ints, target: Ints, label: Ints) -> None:
         self.sources.append(source)
@@ -126,7 +140,7 @@ class _Graph:
 
     def _met(self) -> tuple[Ints, Ints]:
         """Resources that somebody meets, ascending, and the vertex of each resource of the cluster (-1: none)."""
-        met = np.zeros(self.base + self.cluster.nodes * self.cluster.per_node, dtype=bool)
+        met = np.zeros(self.base + self.cluster.size, dtype=bool)
         for target in self.targets:
             met[target] = True
         resources = np.flatnonzero(met[self.base :])
@@ -164,7 +178,7 @@ class _Graph:
         rank_class, rank_first, members = _part(found, 0, self.ranks)
         group_class, group_first, counts = _part(found, self.ranks, self.base)
         resource_class, resource_first, sizes = _part(found, self.base, len(found.colour))
-        table = np.full(self.cluster.nodes * self.cluster.per_node, -1, dtype=np.int64)
+        table = np.full(self.cluster.size, -1, dtype=np.int64)
         table[self.resources] = resource_class
         rows = []
         for first, count in zip((group_first + self.ranks).tolist(), counts.tolist(), strict=True):
@@ -200,14 +214,6 @@ def _part(found: Partition, begin: int, end: int) -> tuple[Ints, Ints, Ints]:
     """
     low, high = np.searchsorted(found.first, [begin, end])
     return found.colour[begin:end] - low, found.first[low:high] - begin, found.size[low:high]
-
-
-def _probes(axis: str) -> tuple[Collective, ...]:
-    """The exchanges of an axis, of one byte: which links they cross in which proportion."""
-    if axis.startswith("p2p"):
-        return (Collective(kind="send_recv", axis=axis, size=1.0),)
-    ring = Collective(kind="all_gather", axis=axis, size=1.0)
-    return (ring, Collective(kind="all_to_all", axis=axis, size=1.0)) if axis == "ep" else (ring,)
 
 
 def _numbered(rows: Ints) -> Ints:

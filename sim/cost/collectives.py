@@ -1,7 +1,7 @@
-"""Ring collectives: how many bytes cross which resource, and how long that takes when nobody else is about.
+"""The ring: how many bytes cross which resource. Pure functions on a built ``Cluster``.
 
-Owns the ring algorithm as a demand vector (design §2). Pure functions on a built ``Cluster``; must not know the
-engine, the mesh or when a collective runs. ``size`` is always the WHOLE buffer: n times the shard.
+Owns the ring algorithm as a demand vector (design §2); must not know when a collective runs, nor which algorithm is
+chosen. ``size`` is always the WHOLE buffer: n times the shard.
 
 Theory. A ring of n members moves an all-gather or a reduce-scatter in n-1 steps, each of S/n over every hop, so a
 hop carries S(n-1)/n in all; an all-reduce is one after the other; a pipelined broadcast sends S over n-1 hops.
@@ -14,57 +14,43 @@ rings (channels) as NICs that serve the members, each with an equal part of the 
 of its own (NCCL_CROSS_NIC=0). So the bytes between nodes are spread over those NICs, and each channel leaves out one
 of the hops inside the node. A node in which one NIC serves the group uses that NIC alone.
 
-Limits. Ring only: NCCL prefers trees for an all-reduce over few nodes or of a small buffer (on two nodes a tree sends
-S out of a node where the ring sends 2S(n-1)/n) and NVLS inside NVSwitch nodes. A network hop does not load PCIe,
-nor NVLink where the GPU at the end of a channel is not the one next to its NIC.
+Limits. A network hop does not load PCIe, nor NVLink where the GPU at the end of a channel is not the one next to its
+NIC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.cluster.types import Cluster, NodeKind
-from sim.errors import InfeasibleError
-
-Member = tuple[int, int]
-"""(node, GPU of that node)."""
-
-# NCCL's base latency of a ring with the Simple protocol (src/graph/tuning.cc), for nodes whose spec has no NVLink
-# and therefore gives no base latency of its own.
-NCCL_RING_BASE_LATENCY = 8.4e-6
+from sim.cost.traffic import (
+    SIMPLE,
+    CollectiveCost,
+    Demand,
+    Member,
+    Nodes,
+    Traffic,
+    by_node,
+    cost_of,
+    need_network,
+    pace_of,
+    price,
+)
 
 # Passes over the members (reduce-scatter, all-gather, or both): each moves S(n-1)/n over every hop in n-1 steps.
-_PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "broadcast": 1}
+PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "broadcast": 1}
 
 # HBM bytes per byte a member moves. Each hop: the sender reads; the receiver writes, or, to reduce, reads its own
 # part and writes the sum. So 2 for a gather, 3 for a reduction, and their mean for the two passes of an all-reduce.
-_HBM = {"all_reduce": 2.5, "all_gather": 2.0, "reduce_scatter": 3.0, "broadcast": 2.0}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CollectiveCost:
-    """What moving bytes asks of the cluster, for the whole group; copies and host work use the same shape.
-
-    ``latency`` and ``duration`` in seconds; alone, the activity takes their sum. ``ids`` (resources,) ascending numbers
-    in the whole cluster and ``amounts`` (resources,) what is asked of each, in its unit (bytes; core seconds for
-    cores). SM time is kept apart: ``sm_load`` seconds of the SMs of every member, which never sets the duration.
-    ``bound_by`` is the resource that sets ``duration`` (the lowest number among equals; -1: none is used).
-    """
-
-    latency: float
-    duration: float
-    ids: NDArray[np.int64]
-    amounts: NDArray[np.float64]
-    sm_load: float
-    bound_by: int
+HBM = {"all_reduce": 2.5, "all_gather": 2.0, "reduce_scatter": 3.0, "broadcast": 2.0}
 
 
 def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
-    """Cost of a ring collective of ``size`` bytes (the whole buffer) over ``members`` in ring order.
+    """Cost of a ring collective of ``size`` bytes (the whole buffer) over ``members`` in ring order, Simple protocol.
 
     Members of one node are brought together in their order (nodes in order of first appearance), as NCCL does.
     A broadcast starts at the first member. One member alone costs nothing.
@@ -77,93 +63,43 @@ def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Clus
         return cost_of({}, 0.0, cluster)
     nodes = by_node(members)
     need_network(nodes, cluster)
-    n = len(members)
-    moved = size if kind == "broadcast" else _PASSES[kind] * size * (n - 1) / n
-    loads = _ring_loads(nodes, moved, _HBM[kind] * moved, cluster)
+    return price(ring(kind, nodes, cluster), size, SIMPLE, pace_of(nodes, cluster), cluster)
+
+
+def ring(kind: str, nodes: Nodes, cluster: Cluster) -> Traffic:
+    """Rings through all members, for one byte of the whole buffer."""
+    n, k = sum(len(gpus) for gpus in nodes.values()), len(nodes)
+    moved = 1.0 if kind == "broadcast" else PASSES[kind] * (n - 1) / n
+    loads = _ring_loads(nodes, moved, HBM[kind] * moved, cluster)
     if kind == "broadcast":
-        _open_ring(loads, nodes, size, cluster)
-    pace = pace_of(nodes, cluster)
-    latency = _latency(_PASSES[kind], n, len(nodes), pace)
-    return _cost(*_flatten(loads, cluster), latency, cluster, pace.sm_share)
+        _open_ring(loads, nodes, 1.0, cluster)
+    ids, amounts = _flatten(loads, cluster)
+    uplinks = _uplinks(nodes, moved, cluster)
+    if uplinks:
+        more = sorted(uplinks)
+        ids = np.concatenate([ids, np.array(more, dtype=np.int64)])
+        amounts = np.concatenate([amounts, np.array([uplinks[i] for i in more])])
+    demand = Demand(ids=ids, amounts=amounts)
+    return Traffic(phases=(demand,), intra=PASSES[kind] * (n - k), inter=PASSES[kind] * (k - 1))
 
 
-def need_network(nodes: Iterable[int], cluster: Cluster) -> None:
-    """Refuse a group that sits on several nodes of which one has no adapter (left)."""
-    nodes = list(nodes)
-    lone = [node for node in nodes if not cluster.node(node).has_network] if len(nodes) > 1 else []
-    if not lone:
-        return
-    if any(part == "nic" for part, _ in cluster.node(lone[0]).missing):
-        what = f"has no NIC left in node {lone[0]}, whose ranks cannot reach other nodes"
-        remedy = "leave it one in cluster.variations, or place no rank there with layout.placement"
-    else:
-        what = "has no NICs: ranks on several nodes cannot communicate"
-        remedy = "give nics or keep the group in one node"
-    msg = f'cluster "{cluster.spec.name}" {what}; {remedy}'
-    raise InfeasibleError(msg)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """What sets the pace among nodes of several kinds: the slowest start and hops (s), the largest share of SM time."""
-
-    base: float
-    intra: float
-    inter: float
-    sm_share: float
-
-
-def pace_of(nodes: Iterable[int], cluster: Cluster) -> Pace:
-    """The pace of an exchange on these nodes: every member runs the same steps, so the slowest kind sets them."""
-    kinds = np.unique(cluster.kind_of[list(nodes)]).tolist()
-    specs = [cluster.kinds[kind].spec for kind in kinds]
-    return Pace(
-        base=max(NCCL_RING_BASE_LATENCY if s.nvlink is None else s.nvlink.base_latency for s in specs),
-        intra=max(s.host_link.latency if s.nvlink is None else s.nvlink.step_latency for s in specs),
-        inter=max(0.0 if s.nics is None else s.nics.step_latency for s in specs),
-        sm_share=max(s.sm_share for s in specs),
-    )
-
-
-def cost_of(amounts: dict[int, float], latency: float, cluster: Cluster) -> CollectiveCost:
-    """Cost of an activity that asks ``amounts`` (resource number in the cluster -> amount) and takes no SM time."""
-    ids = np.array(sorted(amounts), dtype=np.int64)
-    return _cost(ids, np.array([amounts[i] for i in ids.tolist()], dtype=np.float64), latency, cluster, 0.0)
-
-
-def _cost(
-    ids: NDArray[np.int64], amounts: NDArray[np.float64], latency: float, cluster: Cluster, sm_share: float
-) -> CollectiveCost:
-    seconds = amounts / cluster.capacities(ids)
-    worst = int(seconds.argmax()) if len(ids) else -1
-    duration = float(seconds[worst]) if len(ids) else 0.0
-    return CollectiveCost(
-        latency=latency,
-        duration=duration,
-        ids=ids,
-        amounts=amounts,
-        sm_load=sm_share * duration,
-        bound_by=int(ids[worst]) if len(ids) else -1,
-    )
-
-
-def _latency(passes: int, n: int, nodes: int, pace: Pace) -> float:
-    """``base + (steps - inter) * intra + inter * inter_step``; steps = passes(n-1), inter = passes(nodes-1)."""
-    return pace.base + passes * ((n - nodes) * pace.intra + (nodes - 1) * pace.inter)
-
-
-def by_node(members: Sequence[Member]) -> dict[int, tuple[int, ...]]:
-    """GPUs of the group in each node, nodes in order of first appearance."""
-    gathered: dict[int, list[int]] = {}
-    for node, gpu in members:
-        gathered.setdefault(node, []).append(gpu)
-    return {node: tuple(gpus) for node, gpus in gathered.items()}
+def _uplinks(nodes: Nodes, moved: float, cluster: Cluster) -> dict[int, float]:
+    """Bytes on the uplinks of leaves: each channel goes from node to node, by the adapter that it keeps."""
+    found: dict[int, float] = {}
+    around = [*nodes, next(iter(nodes))] if cluster.leaves and len(nodes) > 1 else []
+    for a, b in pairwise(around):
+        starts, ends = (channels(nodes[n], cluster.node(n)) for n in (a, b))
+        for c, start in enumerate(starts):
+            end = ends[c % len(ends)]
+            for uplink in cluster.crossing((a, nodes[a][start]), (b, nodes[b][end])):
+                add(found, uplink, moved / len(starts))
+    return found
 
 
 _Loads = dict[int, dict[int, float]]  # node -> local resource number -> bytes
 
 
-def _ring_loads(nodes: dict[int, tuple[int, ...]], moved: float, hbm: float, cluster: Cluster) -> _Loads:
+def _ring_loads(nodes: Nodes, moved: float, hbm: float, cluster: Cluster) -> _Loads:
     """Bytes on every resource when each hop of the closed ring carries ``moved``.
 
     Nodes of one kind that hold the same GPUs of the group share one table (read-only): a ring over thousands of nodes
@@ -177,7 +113,7 @@ def _ring_loads(nodes: dict[int, tuple[int, ...]], moved: float, hbm: float, clu
             kind = cluster.node(node)
             tables[key] = _node_loads(gpus, moved, len(nodes) == 1, kind)
             for g in gpus:
-                _add(tables[key], kind.places[g].hbm, hbm)
+                add(tables[key], kind.places[g].hbm, hbm)
         found[node] = tables[key]
     return found
 
@@ -185,19 +121,19 @@ def _ring_loads(nodes: dict[int, tuple[int, ...]], moved: float, hbm: float, clu
 def _node_loads(gpus: tuple[int, ...], moved: float, closed: bool, kind: NodeKind) -> dict[int, float]:
     """Bytes on the links of one node: a closed ring inside it, or the channels that enter and leave by its NICs."""
     loads: dict[int, float] = {}
-    channels = [0] if closed else _channels(gpus, kind)
+    starts = [0] if closed else channels(gpus, kind)
     for i, gpu in enumerate(gpus):
         # The hop to member i is left out by the channel that enters the node at i.
-        share = 1.0 if closed else sum(start != i for start in channels) / len(channels)
+        share = 1.0 if closed else sum(start != i for start in starts) / len(starts)
         for local in kind.peer[gpus[i - 1]][gpu] if share > 0 else ():
-            _add(loads, local, moved * share)
-    for start in () if closed else channels:
-        _add(loads, kind.places[gpus[start]].nic_rx, moved / len(channels))
-        _add(loads, kind.places[gpus[start]].nic_tx, moved / len(channels))
+            add(loads, local, moved * share)
+    for start in () if closed else starts:
+        add(loads, kind.places[gpus[start]].nic_rx, moved / len(starts))
+        add(loads, kind.places[gpus[start]].nic_tx, moved / len(starts))
     return loads
 
 
-def _channels(gpus: tuple[int, ...], kind: NodeKind) -> list[int]:
+def channels(gpus: tuple[int, ...], kind: NodeKind) -> list[int]:
     """Where each channel enters a node, as positions in ``gpus``: the first member that each NIC serves.
 
     A channel that enters at position i visits i, i+1, ..., i-1 and leaves through the NIC it came by.
@@ -208,7 +144,7 @@ def _channels(gpus: tuple[int, ...], kind: NodeKind) -> list[int]:
     return list(first.values())
 
 
-def _open_ring(loads: _Loads, nodes: dict[int, tuple[int, ...]], size: float, cluster: Cluster) -> None:
+def _open_ring(loads: _Loads, nodes: Nodes, size: float, cluster: Cluster) -> None:
     """Take the hop into the root out of a closed ring: nothing returns to where a broadcast began.
 
     The root is the first member, so the first channel of several nodes enters the root's node at the root: it loses
@@ -222,25 +158,26 @@ def _open_ring(loads: _Loads, nodes: dict[int, tuple[int, ...]], size: float, cl
     for node in (root_node, last_node):
         loads[node] = dict(loads[node])
     several = len(nodes) > 1
-    channels = len(_channels(gpus, root)) if several else 1
-    part = size / channels
+    entries = len(channels(gpus, root)) if several else 1
+    part = size / entries
     # The same expression as in _node_loads, so that what is put on a link and taken off again leaves exactly nothing.
-    returning = size * ((channels - 1) / channels) if several else size
-    _add(loads[root_node], places[gpus[0]].hbm, -size)
-    _add(loads[root_node], places[gpus[-1]].hbm, -returning)
+    returning = size * ((entries - 1) / entries) if several else size
+    add(loads[root_node], places[gpus[0]].hbm, -size)
+    add(loads[root_node], places[gpus[-1]].hbm, -returning)
     for local in root.peer[gpus[-1]][gpus[0]]:
-        _add(loads[root_node], local, -returning)
+        add(loads[root_node], local, -returning)
     if several:
-        _add(loads[root_node], places[gpus[0]].nic_rx, -part)
-        exits = _channels(last_gpus, last)
+        add(loads[root_node], places[gpus[0]].nic_rx, -part)
+        exits = channels(last_gpus, last)
         # With as many channels here as at the root it is the first of them; otherwise each loses its share.
-        for start in exits[:1] if len(exits) == channels else exits:
-            lost = part if len(exits) == channels else part / len(exits)
-            _add(loads[last_node], last.places[last_gpus[start]].nic_tx, -lost)
-            _add(loads[last_node], last.places[last_gpus[start - 1]].hbm, -lost)
+        for start in exits[:1] if len(exits) == entries else exits:
+            lost = part if len(exits) == entries else part / len(exits)
+            add(loads[last_node], last.places[last_gpus[start]].nic_tx, -lost)
+            add(loads[last_node], last.places[last_gpus[start - 1]].hbm, -lost)
 
 
-def _add(loads: dict[int, float], local: int, amount: float) -> None:
+def add(loads: dict[int, float], local: int, amount: float) -> None:
+    """Add to what a resource carries."""
     loads[local] = loads.get(local, 0.0) + amount
 
 

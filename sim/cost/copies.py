@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from sim.cluster.types import Cluster, Place
-from sim.cost.collectives import CollectiveCost, cost_of
+from sim.cost.traffic import CollectiveCost, cost_of
 from sim.errors import InfeasibleError
 
 Direction = Literal["h2d", "d2h", "nvme_read", "nvme_write"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sim.cluster.types import Cluster
-from sim.cost.collectives import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
+from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
 
 
 def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
@@ -23,7 +23,7 @@ def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: 
     pairs = [(members[0], members[1])] if kind == "send_recv" else _ring_pairs(members)
     amounts: dict[int, float] = {}
     for source, target in pairs:
-        for resource in _route(source, target, cluster):
+        for resource in route(source, target, cluster):
             amounts[resource] = amounts.get(resource, 0.0) + size
     pace = pace_of(by_node(members), cluster)
     cost = cost_of(amounts, pace.base + (pace.inter if len(by_node(members)) > 1 else pace.intra), cluster)
@@ -34,7 +34,7 @@ def _ring_pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
     return [(members[i - 1], members[i]) for i in range(len(members))]
 
 
-def _route(source: Member, target: Member, cluster: Cluster) -> list[int]:
+def route(source: Member, target: Member, cluster: Cluster) -> list[int]:
     """Resources from a GPU to another: read from HBM, cross the links, write to HBM."""
     (a, i), (b, j) = source, target
     sender, receiver = cluster.node(a).places[i], cluster.node(b).places[j]
@@ -42,4 +42,4 @@ def _route(source: Member, target: Member, cluster: Cluster) -> list[int]:
     if a == b:
         return [*ends, *(cluster.at(a, local) for local in cluster.node(a).peer[i][j])]
     need_network((a, b), cluster)
-    return [*ends, cluster.at(a, sender.nic_tx), cluster.at(b, receiver.nic_rx)]
+    return [*ends, cluster.at(a, sender.nic_tx), cluster.at(b, receiver.nic_rx), *cluster.crossing(source, target)]

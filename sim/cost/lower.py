@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from sim.cluster.types import Cluster, Place
 from sim.cost.classes import Classes, GroupClass, classify
-from sim.cost.collectives import CollectiveCost
 from sim.cost.copies import copy_cost, host_cost
 from sim.cost.demand import demand
 from sim.cost.kernels import KernelCost, kernel_cost
 from sim.cost.merge import Run, joined, runs
 from sim.cost.placing import Placing, placing
+from sim.cost.traffic import CollectiveCost
 from sim.plan import Plan, PlanOp, RankPlan
 from sim.spec.types import Scenario
 from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
@@ -142,10 +142,10 @@ class _Lowering:
         first = self.classes.resource_first
         capacities = self.cluster.capacities(first).tolist()
         for number, size, capacity in zip(first.tolist(), self.classes.resource_size.tolist(), capacities, strict=True):
-            node, resource = number // self.cluster.per_node, self.cluster.resource(number)
+            resource = self.cluster.resource(number)
             rows.append(
                 ResourceRow(
-                    name=f"n{node}.{resource.name}",
+                    name=self.cluster.name_of(number),
                     kind=resource.kind,
                     capacity=capacity,
                     unit=resource.unit,

@@ -45,6 +45,6 @@ def placing(world: int, placement: str | Sequence[int], cluster: Cluster) -> Pla
     fullest = served.max(axis=1).astype(np.float64)
     for number, machine in enumerate(cluster.kinds):
         if machine.spec.host.binding == "spread":  # all ranks of a node on all of its sockets
-            mine = cluster.kind_of == number
+            mine = cluster.kind_of[: cluster.nodes] == number
             fullest[mine] = served.sum(axis=1)[mine] / machine.spec.host.sockets
     return Placing(node=node, gpu=gpu, kind=kind, sharing=fullest[node])

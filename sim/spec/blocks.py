@@ -26,6 +26,7 @@ from sim.spec.quantities import (
     FlopsPerSOrZero,
     Fraction,
     FractionOrZero,
+    Oversubscription,
     Seconds,
     SecondsOrZero,
     Speed,
@@ -194,7 +195,10 @@ class NvlinkFile(Block):
     bandwidth: BytesPerS = _says("one direction of one GPU")
     efficiency: Fraction = _says("what collectives sustain of it")
     base_latency: SecondsOrZero = _says("start of a collective")
-    step_latency: SecondsOrZero = _says("one hop of a collective")
+    step_latency: SecondsOrZero = _says("one hop of a collective, Simple protocol")
+    in_switch: FractionOrZero = _or(0.0, "part of the sustained rate that in-switch reduction (NVLS) keeps; 0: none")
+    in_switch_latency: SecondsOrZero = _or(0.0, "the two passes of an in-switch reduction")
+    in_switch_fill: SecondsOrZero = _or(0.0, "cost of a chunk in the pipeline of an in-switch reduction")
 
 
 class NicFile(Block):
@@ -203,7 +207,9 @@ class NicFile(Block):
     count: Count = _says("adapters of a node")
     bandwidth: BytesPerS = _says("one direction of one adapter")
     efficiency: Fraction = _says("what collectives sustain of it")
-    step_latency: SecondsOrZero = _says("one hop of a collective between nodes")
+    step_latency: SecondsOrZero = _says("one hop of a ring between nodes, Simple protocol")
+    tree_latency: SecondsOrZero = _or(0.0, "one hop of a tree between nodes, Simple protocol; 0: step_latency")
+    fill: SecondsOrZero = _or(0.0, "cost of a chunk in a pipeline between nodes, at a hop")
 
 
 class NvmeFile(Block):
@@ -223,8 +229,32 @@ class VariationFile(Block):
     speed: Speed = _says("fraction of the usual rate; 0: the part is missing (nvlink and nic)")
 
 
+class FabricFile(Block):
+    """Switches between nodes: leaves under a spine."""
+
+    nodes_per_leaf: Count = _says("neighbouring nodes on a leaf")
+    oversubscription: Oversubscription = _or(1.0, "what a leaf's adapters carry over what its uplinks do")
+    rails: bool = _or(False, "adapter k of each node is on a leaf of its own (rail-optimised)")
+    reduction: bool = _or(False, "switches add what passes (SHARP)")
+
+
+AllReduce = Literal[
+    "auto", "ring", "tree", "direct", "halving_doubling", "hierarchical", "nvls", "nvls_tree", "sharp",
+]  # fmt: skip
+Gathering = Literal["auto", "ring", "direct", "halving_doubling", "hierarchical", "pat"]
+
+
+class CollectivesFile(Block):
+    """Which algorithm and protocol exchanges use; auto: the fastest that NCCL would consider."""
+
+    all_reduce: AllReduce = _or("auto", "algorithm of all-reduces")
+    all_gather: Gathering = _or("auto", "algorithm of all-gathers")
+    reduce_scatter: Gathering = _or("auto", "algorithm of reduce-scatters")
+    protocol: Literal["auto", "simple", "ll128", "ll"] = _or("auto", "how data and flags travel (NCCL's protocols)")
+
+
 class ClusterFile(Block):
-    """Nodes behind a non-blocking fabric, equal ones first, then others; a node is a cluster with nodes: 1."""
+    """Nodes behind a fabric, equal ones first, then others; a node is a cluster with nodes: 1."""
 
     name: str = _says("name shown in results")
     nodes: Count = _or(1, "nodes")
@@ -239,6 +269,8 @@ class ClusterFile(Block):
     sm_share: FractionOrZero = _or(0.0, "part of a GPU's SM time that a running collective takes")
     variations: tuple[VariationFile, ...] | None = _listed("parts of single nodes that are slower or missing")
     others: tuple[NodeGroupFile, ...] | None = _listed("further nodes, of other types, numbered after the first ones")
+    fabric: FabricFile | None = _or(None, "switches between nodes; null: they do not block")
+    collectives: CollectivesFile | None = _or(None, "algorithms and protocol; null: as NCCL would choose")
     source: str = _or("", "where the numbers are from")
 
 

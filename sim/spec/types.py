@@ -164,7 +164,9 @@ class NvlinkSpec:
     """GPU to GPU inside a node, per GPU and direction. ``efficiency`` is what collectives sustain of ``bandwidth``.
 
     ``kind``: ``switch`` (any pair at full rate) or ``mesh`` (point-to-point links; rings as NCCL lays them).
-    ``step_latency`` is one hop of a collective (s), ``base_latency`` its start (s).
+    ``step_latency`` is one hop of a collective (s), ``base_latency`` its start (s), both of the Simple protocol.
+    ``in_switch``: what in-switch reduction (NVLS) keeps of ``bandwidth * efficiency`` (0: the switch cannot add);
+    ``in_switch_latency`` and ``in_switch_fill`` (s): its two passes, and what each chunk of its pipeline costs.
     """
 
     kind: Literal["switch", "mesh"]
@@ -172,16 +174,25 @@ class NvlinkSpec:
     efficiency: float
     base_latency: float
     step_latency: float
+    in_switch: float = 0.0
+    in_switch_latency: float = 0.0
+    in_switch_fill: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NicSpec:
-    """Network adapters of a node: ``count`` of ``bandwidth`` bytes/s each way; ``efficiency`` of it is sustained."""
+    """Network adapters of a node: ``count`` of ``bandwidth`` bytes/s each way; ``efficiency`` of it is sustained.
+
+    ``step_latency`` is a hop of a ring, ``tree_latency`` one of a tree (0: the same), ``fill`` what a chunk of a
+    pipeline costs at a hop (s), all of the Simple protocol.
+    """
 
     count: int
     bandwidth: float
     efficiency: float
     step_latency: float
+    tree_latency: float = 0.0
+    fill: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,8 +219,33 @@ class VariationSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FabricSpec:
+    """Switches between nodes: leaves of ``nodes_per_leaf`` neighbouring nodes under a spine.
+
+    A leaf's uplinks carry what its adapters do, over ``oversubscription``. With ``rails`` adapter k of each of those
+    nodes is on a leaf of its own (rail-optimised); otherwise all adapters of a node are on one. ``reduction``: switches
+    add what passes (SHARP).
+    """
+
+    nodes_per_leaf: int
+    oversubscription: float = 1.0
+    rails: bool = False
+    reduction: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectivesSpec:
+    """Which algorithm and protocol exchanges use; ``auto``: the fastest of those that NCCL would consider."""
+
+    all_reduce: str = "auto"
+    all_gather: str = "auto"
+    reduce_scatter: str = "auto"
+    protocol: Literal["auto", "simple", "ll128", "ll"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterSpec:
-    """``nodes`` equal nodes behind a non-blocking fabric. GPUs are spread evenly over sockets, NICs and uplinks.
+    """``nodes`` equal nodes behind a fabric (None: it does not block). GPUs spread evenly over sockets, NICs, uplinks.
 
     ``sm_share`` is the part of a GPU's SM time that a running collective kernel takes. ``variations`` make single parts
     of it slower.
@@ -228,6 +264,8 @@ class ClusterSpec:
     sm_share: float = 0.0
     variations: tuple[VariationSpec, ...] = ()
     others: tuple[NodeGroupSpec, ...] = ()  # further nodes, of other types
+    fabric: FabricSpec | None = None
+    collectives: CollectivesSpec = CollectivesSpec()
     source: str = ""
 
     @property
