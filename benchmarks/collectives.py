@@ -87,7 +87,8 @@ def table(found: list[System]) -> None:
         small = f"{np.abs(error[~large]).mean():7.1%}" if (~large).any() else "      -"
         mean, bias = np.abs(error[large]).mean(), error[large].mean()
         print(f"{system.name:44} {large.sum():4} {mean:9.1%} {bias:+7.1%} {(~large).sum():5} {small}")
-    print(f"{'all':44} {len(all_large):4} {np.mean(all_large):9.1%} {'':7} {len(all_small):5} {np.mean(all_small):7.1%}")
+    mean = f"{np.mean(all_large):9.1%} {'':7} {len(all_small):5} {np.mean(all_small):7.1%}"
+    print(f"{'all':44} {len(all_large):4} {mean}")
 
 
 PARAMETERS = (
@@ -101,8 +102,8 @@ def fit(chosen_systems: list[System]) -> None:
     """Coordinate descent on the mean squared log error of all rows of these systems, which share their parameters."""
     specs = [spec_of(system) for system in chosen_systems]
     several = any(system.nodes > 1 for system in chosen_systems)
-    names = [name for name in PARAMETERS if getattr(getattr(specs[0], name[0]), name[1]) and (several or name[0] == "nvlink")]
-    values = {name: getattr(getattr(specs[0], name[0]), name[1]) for name in names}
+    shipped = {name: getattr(getattr(specs[0], name[0]), name[1]) for name in PARAMETERS}
+    values = {name: value for name, value in shipped.items() if value and (name[0] == "nics") == several}
 
     def loss(trial: dict[tuple[str, str], float]) -> float:
         total = 0.0
@@ -116,7 +117,7 @@ def fit(chosen_systems: list[System]) -> None:
     best, step = loss(values), 0.3
     while step > 0.01:
         improved = False
-        for name in names:
+        for name in list(values):
             for factor in (1 + step, 1 / (1 + step)):
                 most = 1.0 if name[1] in ("in_switch", "efficiency") else np.inf
                 trial = {**values, name: min(values[name] * factor, most)}
@@ -153,6 +154,7 @@ def plot(found: list[System], target: Path) -> None:
 
 
 def main() -> None:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw measured and simulated bus bandwidth")
     parser.add_argument("--fit", nargs="+", metavar="SYSTEM", help="fit the latencies of systems (part of a name)")

@@ -116,6 +116,28 @@ def compare(
 
 
 @app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="Tables of published training steps.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the errors as JSON, as fractions.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Directory for scenarios, journal and errors.json.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Simulate published training steps and say how far off we are: by file, with the worst rows."""
+    from sim.validation import run as validation
+    from sim.validation.text import show
+
+    console = _console(stderr=as_json)
+    with _progress(console) as progress:
+        found = validation.validate(files, out, jobs, progress)
+    if out is not None:
+        (out / "errors.json").write_text(validation.to_json(found), encoding="utf-8")
+    if as_json:
+        sys.stdout.write(validation.to_json(found) + "\n")
+    else:
+        show(console, validation.scores(found))
+
+
+@app.command()
 def sweep(  # noqa: PLR0917 - options of a command
     file: File,
     vary: Annotated[

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from sim.spec.load import load
-from sim.spec.types import BatchSpec, NicSpec, OffloadSpec
+from sim.spec.types import BatchSpec, CollectivesSpec, NicSpec, OffloadSpec
 
 TINY = ["model.layers=3", "model.hidden=256", "model.heads=4", "model.kv_heads=4", "model.ffn=1024", "model.vocab=2048"]
 A100 = load("quickstart", TINY).scenario
@@ -28,6 +28,11 @@ def data_parallel(dp, zero=0, *, base=A100, accumulation=1, nodes=1, offload=Fal
 def on(scenario, **cluster):
     """The scenario with parts of its cluster replaced."""
     return replace(scenario, cluster=replace(scenario.cluster, **cluster))
+
+
+def rings(scenario):
+    """Every collective by rings with NCCL's Simple protocol, for which there are closed forms."""
+    return on(scenario, collectives=CollectivesSpec(all_reduce="ring", protocol="simple"))
 
 
 def one_nic(scenario):

@@ -24,7 +24,8 @@ ARROWS = {
     "report": ("errors", "units", "figures", "timeline", "analysis", "study", "cluster"),
     "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "engine", "timeline", "analysis"),
     "study": ("errors", "units", "api"),
-    "cli": ("errors", "api", "study", "spec", "report"),
+    "validation": ("errors", "units", "api", "study"),
+    "cli": ("errors", "api", "study", "validation", "spec", "report"),
     "__main__": ("cli",),
     "__init__": (),
 }

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scenarios import TINY, data_parallel, on
+from scenarios import TINY, data_parallel, on, rings
 from sim.api import check, run, simulate
 from sim.cluster.build import build
 from sim.cost.collectives import ring_demand
@@ -154,7 +154,7 @@ def test_a_gpu_without_nvlink_is_reached_over_pcie():
 
 
 def test_a_missing_link_shows_in_the_step_and_folds():
-    base = on(data_parallel(16, base=A100, nodes=2))
+    base = rings(data_parallel(16, base=A100, nodes=2))
     for part in (("nic", 2), ("nvlink", 6)):
         hurt = broken(base, part)
         folded, whole = simulate(hurt), simulate(hurt, fold=False)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenarios import A100, V100, data_parallel, on, one_nic, random_system, spans_of
+from scenarios import A100, V100, data_parallel, on, one_nic, random_system, rings, spans_of
 from sim.analysis.breakdown import breakdown
 from sim.api import simulate
 from sim.cluster.build import build as build_cluster
@@ -91,7 +91,7 @@ def _faster(scenario, k):
         "read",
         "write",
     ]
-    times = ("t0", "kernel_floor", "launch", "latency", "base_latency", "step_latency")
+    times = ("t0", "kernel_floor", "launch", "latency", "base_latency", "step_latency", "tree_latency", "fill")
 
     def scale(spec):
         if isinstance(spec, dict):
@@ -198,7 +198,7 @@ def test_cpu_adam_of_all_ranks_of_a_socket(dp):
 @pytest.mark.parametrize("dp", [2, 8])
 def test_a_ring_in_a_node(dp):
     """All-reduce: 2 S (n-1)/n over every port at its sustained rate; its share of the SMs; 2(n-1) steps of latency."""
-    scenario = data_parallel(dp, grad_bucket=1e12)
+    scenario = rings(data_parallel(dp, grad_bucket=1e12))
     nvlink = scenario.cluster.nvlink
     plan = plan_of(scenario)
     loads, op = loads_of(plan, kind="all_reduce")
@@ -211,7 +211,7 @@ def test_a_ring_in_a_node(dp):
 
 
 def test_a_ring_over_two_nodes_with_one_adapter_each():
-    scenario = one_nic(data_parallel(16, nodes=2, grad_bucket=1e12))
+    scenario = one_nic(rings(data_parallel(16, nodes=2, grad_bucket=1e12)))
     plan = plan_of(scenario)
     loads, op = loads_of(plan, kind="all_reduce")
     assert op.duration == pytest.approx(2 * plan.ops[op.row].size * 15 / 16 / 12.5e9)
@@ -221,7 +221,7 @@ def test_a_ring_over_two_nodes_with_one_adapter_each():
 def test_ports_that_carry_less_are_a_class_of_their_own():
     """Two channels over four GPUs a node: the GPU where a channel enters takes half of the ring from its neighbour."""
     nics = NicSpec(count=2, bandwidth=25e9, efficiency=1.0, step_latency=1e-6)
-    scenario = on(data_parallel(8, nodes=2, grad_bucket=1e12), gpus_per_host=4, nics=nics)
+    scenario = on(rings(data_parallel(8, nodes=2, grad_bucket=1e12)), gpus_per_host=4, nics=nics)
     plan = plan_of(on(scenario, host_link=replace(scenario.cluster.host_link, gpus_per_uplink=1)))
     op = next(op for block in plan.ranks[0].blocks for op in block if plan.ops[op.row].kind == "all_reduce")
     ports = sorted((load, plan.resources[r].members) for r, load in op.loads if plan.resources[r].kind == "nvlink.rx")

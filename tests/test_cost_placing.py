@@ -34,7 +34,7 @@ def test_tensor_parallelism_across_nodes_is_the_mesh_order_that_does_the_same(pl
     near = simulate(two_nodes())
     far = simulate(placed(two_nodes(), placement))
     turned = simulate(two_nodes(order=("dp", "tp", "cp", "pp")))
-    assert far.result.breakdown["tp"] > 2 * near.result.breakdown["tp"]
+    assert far.result.breakdown["tp"] > 1.5 * near.result.breakdown["tp"]
     assert far.result.step_time == turned.result.step_time
     assert spans(far.timeline) == spans(turned.timeline)
     bound = {u.category: u.bound_by for u in far.result.transfers}

@@ -14,7 +14,7 @@ def test_gpus_of_a_switch_reach_each_other_at_nvlink_speed():
     rates = {node.pair[i][j] for i in range(8) for j in range(8) if i != j}
     assert rates == {450e9 * 0.81}
     assert set(node.to_gpu) == {55e9}
-    assert set(node.network) == {50e9 * 0.93}
+    assert set(node.network) == {50e9 * 0.95}
 
 
 def test_without_nvlink_copies_cross_pcie_and_between_sockets_their_link():

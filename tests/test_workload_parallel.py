@@ -236,5 +236,5 @@ def test_mesh_order_places_tensor_parallelism():
     assert mesh_of(near).groups("tp")[0].tolist() == list(range(8))
     assert mesh_of(far).groups("tp")[0].tolist() == list(range(0, 16, 2))
     slow, fast = simulate(far).result, simulate(near).result
-    assert slow.breakdown["tp"] > 2 * fast.breakdown["tp"]
+    assert slow.breakdown["tp"] > 1.25 * fast.breakdown["tp"]
     assert A100.layout.order == ("tp", "cp", "dp", "pp")

@@ -57,7 +57,8 @@ def _leaves(spec: ClusterSpec) -> int:
 
 def _leaf(spec: ClusterSpec) -> NodeKind:
     """A leaf, or one for each rail: uplinks that carry what the adapters below do, over the oversubscription."""
-    assert spec.fabric is not None and spec.nics is not None
+    assert spec.fabric is not None
+    assert spec.nics is not None
     nics, fabric = spec.nics, spec.fabric
     below = fabric.nodes_per_leaf * nics.count * nics.bandwidth * nics.efficiency
     rails = min(nics.count, spec.gpus_per_host) if fabric.rails else 1

@@ -39,8 +39,8 @@ class Place:
     ``h2d`` and ``d2h`` are whole paths between the GPU and the DRAM of its socket, HBM and DRAM included; ``nic``
     is the adapter that serves this GPU (-1: none). ``nvlink_tx``/``nvlink_rx`` are -1 without NVLink. ``nvme_read`` and
     ``nvme_write`` are paths between the drives and that DRAM, ``nvme`` the time of the drives (none without drives).
-    ``worked`` are the (dram, cores) of the sockets that its process works on: its own, or all. ``rail`` is the number of
-    its adapter in the node.
+    ``worked`` are the (dram, cores) of the sockets that its process works on: its own, or all. ``rail`` is the number
+    of its adapter in the node.
     """
 
     sm: int

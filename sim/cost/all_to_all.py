@@ -42,8 +42,7 @@ def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Clus
             if work.copies:
                 there = len(nodes[node])
                 loads.inside(node, nodes, work.size * (len(members) - there) / len(members) / there)
-    hop = pace.inter if len(nodes) > 1 else pace.intra
-    cost = cost_of(loads.amounts, pace.base + hop, cluster)
+    cost = cost_of(loads.amounts, pace.message(across=len(nodes) > 1), cluster)
     return replace(cost, sm_load=pace.sm_share * cost.duration)
 
 

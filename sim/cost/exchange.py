@@ -26,7 +26,7 @@ def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: 
         for resource in route(source, target, cluster):
             amounts[resource] = amounts.get(resource, 0.0) + size
     pace = pace_of(by_node(members), cluster)
-    cost = cost_of(amounts, pace.base + (pace.inter if len(by_node(members)) > 1 else pace.intra), cluster)
+    cost = cost_of(amounts, pace.message(across=len(by_node(members)) > 1), cluster)
     return replace(cost, sm_load=pace.sm_share * cost.duration)
 
 

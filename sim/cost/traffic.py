@@ -122,6 +122,11 @@ class Pace:
     in_switch_fill: float
     sm_share: float
 
+    def message(self, *, across: bool) -> float:
+        """Latency of one message (s), that of LL: measured sends start no later (H100: 7.6 us, 19 us across nodes)."""
+        first = PROTOCOLS["ring"]["ll"]
+        return self.base * first.base + (self.inter * first.inter if across else self.intra * first.intra)
+
 
 def pace_of(nodes: Iterable[int], cluster: Cluster) -> Pace:
     """The pace of an exchange on these nodes: every member runs the same steps, so the slowest kind sets them."""

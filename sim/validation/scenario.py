@@ -1,0 +1,183 @@
+"""A published row as a scenario: what its cells say, and one table for what they leave open.
+
+Owns every assumption about an empty cell. A source's name selects a named software stack and nothing else; nothing here
+depends on a row's id. What Stepline does not model is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.validation.rows import Row
+
+MACHINES = {
+    "a100-sxm-80gb": "dgx-a100",
+    "a100-sxm-40gb": "dgx-a100-40gb",
+    "h100-sxm-80gb": "dgx-h100",
+    "h100-sxm-96gb-hbm2e-500w": "hgx-h100-500w",
+    "h200-sxm": "hgx-h200",
+    "h800-sxm-80gb": "hgx-h800",
+    "b200-sxm": "hgx-b200",
+    "v100-sxm3-32gb": "dgx-2",
+    "v100-sxm2-32gb": "dgx-1-v100",
+}
+"""GPU of a row -> the shipped machine that holds it, for its host and links."""
+
+STACKS = {
+    "korthikanti": "megatron-lm-2022",
+    "narayanan": "megatron-lm-2021",
+    "vtrain-multi": "megatron-deepspeed-2022",
+    "vtrain-single": "megatron-deepspeed-2022",
+    "bigscience": "megatron-deepspeed-2022",
+    "llm-foundry": "pytorch-fsdp",
+    "ultrascale": "nanotron",
+    "torchtitan": "torchtitan-compile",
+    "dgxc": "megatron-core-2025",
+    "nemo-24.07": "megatron-core-2025",
+    "megatron-bridge": "megatron-core-2025",
+    "simumax-b200": "megatron-core-2025",
+}
+"""What was run, by who published it. Other sources: see ``_stack``."""
+
+FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
+"""Precision of a row -> recipe; the rest of the step is in bf16."""
+
+
+class RefusedError(ValueError):
+    """A row that Stepline cannot run, and why."""
+
+
+def document(row: Row) -> dict[str, Any]:
+    """The scenario of a row, as a file would say it.
+
+    Raises:
+        RefusedError: the row is of a kind that is not modelled.
+    """
+    layout, model = _layout(row), row.text("model", row.text("group", "a model"))
+    return {
+        "name": row.id,
+        "description": f"{model}, published by {row.text('source', row.file)}",
+        "model": _model(row),
+        "cluster": _cluster(row),
+        "layout": layout,
+        "batch": {"micro": row.whole("micro_batch", 1), "size": _batch(row, layout), "sequence": row.whole("seq_len")},
+        "precision": _precision(row),
+        "recompute": row.text("recompute", "none"),
+        "offload": _offload(row),
+        "stack": _stack(row),
+    }
+
+
+def _batch(row: Row, layout: dict[str, Any]) -> int:
+    return row.whole("global_batch", row.whole("micro_batch", 1) * int(layout["dp"]))
+
+
+def _model(row: Row) -> dict[str, Any]:
+    """Gated MLPs come with RMSNorm, rotary positions and no biases (Llama), others are GPTs."""
+    gated = row.flag("gated_mlp")
+    padded = 128 * row.whole("tp", 1)  # Megatron pads the vocabulary so that each tensor-parallel rank has its part
+    spec: dict[str, Any] = {
+        "name": row.text("model", "model"), "kind": "decoder", "layers": row.whole("layers"),
+        "hidden": row.whole("hidden"), "heads": row.whole("heads"), "vocab": -(-row.whole("vocab") // padded) * padded,
+        "kv_heads": row.whole("kv_heads") or None, "head_dim": row.whole("head_dim") or None,
+        "ffn": row.whole("ffn") or None, "tied_embeddings": row.flag("tied_embeddings", default=not gated),
+        "gated_mlp": gated, "activation": "silu" if gated else "gelu", "norm": "rmsnorm" if gated else "layernorm",
+        "positions": "rotary" if gated else "learned", "max_positions": 0 if gated else row.whole("seq_len"),
+    }  # fmt: skip
+    if gated:
+        spec |= {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
+    if row.whole("experts"):
+        spec |= {key: row.whole(key) for key in ("experts", "top_k", "shared_experts", "first_dense_layers")}
+        spec["moe_ffn"] = row.whole("moe_ffn", row.whole("ffn"))
+    return spec | _attention(row)
+
+
+def _attention(row: Row) -> dict[str, Any]:
+    """Latent attention in the words of the tables: ``MLA q_lora 1536 kv_lora 512 qk 128+64 v 128``."""
+    said = row.text("attention")
+    if not said:
+        return {}
+    words = said.split()
+    if words[0] != "MLA":
+        raise RefusedError("attention not modelled: " + said)
+    pairs = dict(zip(words[1::2], words[2::2], strict=False))
+    nope, _, rope = pairs["qk"].partition("+")
+    return {
+        "attention": "mla", "q_lora_rank": int(pairs.get("q_lora", 0)), "kv_lora_rank": int(pairs["kv_lora"]),
+        "nope_head_dim": int(nope), "rope_head_dim": int(rope), "v_head_dim": int(pairs["v"]), "head_dim": None,
+        "kv_heads": None,
+    }  # fmt: skip
+
+
+def _cluster(row: Row) -> dict[str, Any]:
+    """The machine of the row's GPU; its own network where it says which, and what that was measured to carry."""
+    gpu, gpus, per = row.text("gpu"), row.whole("gpus"), row.whole("gpus_per_node", 8)
+    if gpu not in MACHINES:
+        raise RefusedError("no such GPU is shipped: " + gpu)
+    nodes = -(-gpus // per)
+    cluster: dict[str, Any] = {"extends": MACHINES[gpu], "nodes": nodes}
+    rate, measured = row.number("nic_gbit_per_gpu"), row.number("measured_world_allreduce_busbw_GBps")
+    if nodes > 1 and (rate or measured):
+        cluster["nics"] = {"count": per, "sources": {"count": "one for each GPU"}}
+    if nodes > 1 and rate:
+        cluster["nics"] |= {"bandwidth": f"{rate} Gb/s", "sources": {"bandwidth": "the row", "count": "the row"}}
+    if nodes > 1 and measured and (not rate or measured / per < rate / 8):
+        said = {"count": "the row", "bandwidth": "measured in the row's run", "efficiency": "already in it"}
+        cluster["nics"] |= {"bandwidth": f"{measured / per} GB/s", "efficiency": 1.0, "sources": said}
+    return cluster
+
+
+def _layout(row: Row) -> dict[str, Any]:
+    tp, pp, cp, vpp = (row.whole(axis, 1) for axis in ("tp", "pp", "cp", "vpp"))
+    layout: dict[str, Any] = {
+        "tp": tp, "pp": pp, "cp": cp, "dp": row.whole("dp", row.whole("gpus") // (tp * pp * cp)),
+        "ep": row.whole("ep", 1), "zero": row.whole("zero_stage"),
+    }  # fmt: skip
+    if tp > 1:
+        layout["sequence_parallel"] = row.flag("sequence_parallel", default=row.flag("gated_mlp"))
+        layout["tp_overlap"] = row.flag("tp_overlap")
+    if pp > 1 and vpp > 1:
+        layout |= {"schedule": "interleaved", "virtual_stages": vpp}
+    if row.whole("layers") % (pp * vpp):
+        layout["stage_layers"] = _stages(row.whole("layers"), pp * vpp)
+    if row.text("dp_overlap"):
+        layout["overlap_grad_reduce"] = row.flag("dp_overlap")
+    return layout
+
+
+def _stages(layers: int, stages: int) -> list[int]:
+    """Layers that do not divide: the middle stages have one more, since the ends hold embedding and head."""
+    least, more = divmod(layers, stages)
+    first = (stages - more) // 2
+    return [least + (first <= stage < first + more) for stage in range(stages)]
+
+
+def _precision(row: Row) -> dict[str, Any]:
+    said = row.text("precision", "bf16")
+    found: dict[str, Any] = {"compute": "bf16", "fp8": FP8[said]} if said in FP8 else {"compute": said}
+    if row.whole("grad_comm_bytes"):
+        found["grad_comm"] = "fp32" if row.whole("grad_comm_bytes") == 4 else found["compute"]
+    return found
+
+
+def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a file
+    said = row.text("offload", "none")
+    if said == "none":
+        return "none"
+    if "cpu optimizer" not in said:
+        raise RefusedError("offload not understood: " + said)
+    both = "grads" in said or row.whole("zero_stage") == 3
+    return {"optimizer": "cpu", **({"gradients": "cpu"} if both else {})}
+
+
+def _stack(row: Row) -> str:
+    """The named stack of a source, or what the cells of the row say of it."""
+    if row.text("offload", "none") != "none":
+        return "deepspeed-2023" if row.flag("flash_attention") else "megatron-deepspeed-2020"
+    if row.text("source") in STACKS:
+        return STACKS[row.text("source")]
+    if not row.flag("flash_attention", default=True):
+        return "megatron-lm-2021"
+    if row.whole("zero_stage") == 3:
+        return "torchtitan-compile" if row.flag("compiled") else "pytorch-fsdp"
+    return "megatron-core-2024" if row.text("gpu").startswith("a100") else "megatron-core-2025"
