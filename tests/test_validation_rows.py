@@ -1,0 +1,146 @@
+"""Published rows: read strictly, turned into scenarios in the open, scored; a fixed sample may not get worse."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sim.cli import app
+from sim.errors import ScenarioError
+from sim.validation.rows import Row, read
+from sim.validation.run import Scored, scores, validate
+from sim.validation.scenario import RefusedError, document
+
+MEASURED = Path(__file__).parents[1] / "benchmarks" / "measured"
+SAMPLE = Path(__file__).parent / "golden" / "validation_sample.json"
+CELLS = {
+    "id": "a", "source": "vtrain-single", "layers": "4", "hidden": "512", "heads": "8", "vocab": "50257",
+    "seq_len": "1024", "gpu": "a100-sxm-80gb", "gpus": "2", "gpus_per_node": "8", "dp": "2", "micro_batch": "1",
+    "global_batch": "2", "precision": "fp16", "flash_attention": "0", "step_time_s": "0.1",
+}  # fmt: skip
+
+
+def row(**cells):
+    return Row("made.csv", 2, {**CELLS, **{key: str(value) for key, value in cells.items()}})
+
+
+def table(path, *rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, CELLS)
+        writer.writeheader()
+        writer.writerows({key: r.cells.get(key, "") for key in CELLS} for r in rows)
+    return path
+
+
+def test_a_row_says_what_its_cells_do():
+    said = document(row(tp=2, dp=1, pp=3, gpus=6, layers=8, grad_comm_bytes=4))
+    assert said["layout"]["stage_layers"] == [3, 3, 2] or sum(said["layout"]["stage_layers"]) == 8
+    assert said["model"]["vocab"] % 256 == 0
+    assert said["model"]["vocab"] - 50257 < 256
+    assert said["precision"] == {"compute": "fp16", "grad_comm": "fp32"}
+    assert said["stack"] == "megatron-deepspeed-2022"
+
+
+@pytest.mark.parametrize(
+    ("cells", "stack"),
+    [
+        ({"source": "somebody", "flash_attention": 0}, "megatron-lm-2021"),
+        ({"source": "somebody", "flash_attention": 1, "zero_stage": 3}, "pytorch-fsdp"),
+        ({"source": "somebody", "flash_attention": 1, "gpu": "h100-sxm-80gb"}, "megatron-core-2025"),
+    ],
+)
+def test_a_source_unknown_to_us_is_read_by_its_cells(cells, stack):
+    assert document(row(**cells))["stack"] == stack
+
+
+def test_a_measured_network_is_an_input():
+    """100 GB/s of bus bandwidth over eight GPUs a node: 12.5 GB/s through each GPU's adapter, all of it sustained."""
+    said = row(gpus=16, dp=16, nic_gbit_per_gpu=400, measured_world_allreduce_busbw_GBps=100)
+    nics = document(said)["cluster"]["nics"]
+    assert nics["bandwidth"] == "12.5 GB/s"
+    assert nics["efficiency"] == 1.0
+    assert "nics" not in document(row(nic_gbit_per_gpu=400))["cluster"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"gpu": "tpu-v4"}, "no such GPU is shipped: tpu-v4"),
+        ({"attention": "alternating sliding window"}, "attention not modelled"),
+        ({"offload": "disk"}, "offload not understood"),
+    ],
+)
+def test_what_is_not_modelled_is_refused_by_name(cells, said):
+    with pytest.raises(RefusedError, match=said):
+        document(row(**cells))
+
+
+def test_every_fault_of_a_table_is_told_at_once(tmp_path):
+    path = table(tmp_path / "t.csv", row(layers="many"), row(gpus=""), row(hidden="inf"))
+    with pytest.raises(ScenarioError) as caught:
+        read(path)
+    said = str(caught.value).splitlines()
+    assert len(said) == 3
+    assert "t.csv:2" in said[0]
+    assert "'many' is no finite number" in said[0]
+    assert "is empty" in said[1]
+
+
+def test_scores_are_fractions_and_refusals_are_counted():
+    found = [
+        Scored(file="a", id="x", measured=2.0, simulated=3.0, memory=10.0, memory_simulated=9.0),
+        Scored(file="a", id="y", measured=2.0, simulated=1.8, fits=False),
+        Scored(file="a", id="z", measured=2.0, refused="no such GPU is shipped: tpu"),
+    ]
+    (scored,) = scores(found)["files"]
+    assert (scored["rows"], scored["refused"], scored["oom"]) == (3, 1, 1)
+    assert scored["mape"] == pytest.approx(0.3)
+    assert scored["bias"] == pytest.approx(0.2)
+    assert scored["worst"][0]["id"] == "x"
+    assert scored["memory"]["mape"] == pytest.approx(0.1)
+    assert scored["reasons"] == {"no such GPU is shipped: tpu": 1}
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    path = table(tmp_path / "t.csv", row(), row(id="b", micro_batch=2, global_batch=4))
+    first = validate([path], tmp_path / "out", 1)
+    journal = tmp_path / "out" / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    changed = json.loads(lines[0])
+    changed["row"]["simulated"] = 7.0
+    journal.write_text(json.dumps(changed) + "\n" + lines[1][:20])  # the second was being written
+    again = validate([path], tmp_path / "out", 1)
+    assert again[0].simulated == 7.0
+    assert again[1] == first[1]
+    assert (tmp_path / "out" / "scenarios" / "a-2.yaml").exists()
+
+
+def test_the_command_speaks_json(tmp_path):
+    path = table(tmp_path / "t.csv", row(), row(id="b", gpu="tpu"))
+    found = CliRunner().invoke(app, ["validate", str(path), "--json", "--jobs", "1"])
+    assert found.exit_code == 0
+    (scored,) = json.loads(found.stdout)["files"]
+    assert (scored["file"], scored["rows"], scored["refused"]) == ("t.csv", 2, 1)
+
+
+def test_a_fixed_sample_of_sixty_rows_does_not_get_worse(update_golden, tmp_path):
+    """Every tenth to fiftieth row of the light tables; the mean error may grow by a tenth at most."""
+    picked = []
+    for name, step in (("vtrain-single", 16), ("ultrascale", 25), ("llm-foundry", 12), ("torchtitan", 5)):
+        picked += [r for r in read(MEASURED / f"{name}.csv") if r.whole("gpus") <= 64][::step]
+    assert len(picked) >= 50
+    path = tmp_path / "sample.csv"
+    columns = list(dict.fromkeys(column for r in picked for column in r.cells))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(r.cells for r in picked)
+    (scored,) = scores(validate([path], None, 2))["files"]
+    if update_golden:
+        SAMPLE.write_text(json.dumps({"rows": scored["rows"], "mape": round(scored["mape"], 4)}) + "\n")
+    kept = json.loads(SAMPLE.read_text())
+    assert scored["rows"] == kept["rows"]
+    assert scored["refused"] <= 0.1 * scored["rows"]
+    assert scored["mape"] <= 1.1 * kept["mape"]
