@@ -238,3 +238,13 @@ def test_mesh_order_places_tensor_parallelism():
     slow, fast = simulate(far).result, simulate(near).result
     assert slow.breakdown["tp"] > 1.25 * fast.breakdown["tp"]
     assert A100.layout.order == ("tp", "cp", "dp", "pp")
+
+
+def test_a_stage_without_layers_passes_on_what_arrives():
+    """Four stages, the third of them empty: the step runs, folds, and that rank does no arithmetic of its own."""
+    base = big(pp=4, dp=2)
+    layers = base.model.layers
+    uneven = replace(base, layout=replace(base.layout, stage_layers=(layers - 2, 1, 0, 1)))
+    folded, whole = simulate(uneven), simulate(uneven, fold=False)
+    assert folded.result.step_time == pytest.approx(whole.result.step_time, rel=1e-9)
+    assert folded.result.step_time > simulate(base).result.step_time

@@ -30,6 +30,10 @@ WORST = 5
 _BESIDE_ALLOCATED = ("framework", "fragmentation")
 """Owners that a framework's own count of allocated bytes leaves out."""
 
+_STATES = ("parameters", "gradients", "gradients.shard", "optimizer states")
+"""Owners of what ``max_memory_allocated`` holds in nanotron's tables: figures that no micro-batch changes, so taken
+before the first forward pass."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
@@ -104,13 +108,15 @@ def _one(row: Row, folder: Path) -> dict[str, Any]:
         return {**base, "refused": f"internal: {type(fault).__name__}: {fault}"[:300]}
     gpus = [use for use in result.memory if use.where == "gpu"]
     peak = max(gpus, key=lambda use: use.peak)
-    left_out = sum(peak.at_peak.get(owner, 0.0) for owner in _BESIDE_ALLOCATED)
-    reserved = "reserved" in row.text("memory_kind")
+    owners, said = peak.at_peak, row.text("memory_kind")
+    held = peak.peak if "reserved" in said else peak.peak - sum(owners.get(owner, 0.0) for owner in _BESIDE_ALLOCATED)
+    if said == "max_memory_allocated":
+        held = sum(owners.get(owner, 0.0) for owner in _STATES)
     return {
         **base,
         "simulated": float(result.step_time),
         "memory": row.number("memory_gib"),
-        "memory_simulated": float(peak.peak - (0.0 if reserved else left_out)) / 2**30,
+        "memory_simulated": float(held) / 2**30,
         "fits": bool(result.fits),
     }
 

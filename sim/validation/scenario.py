@@ -18,6 +18,8 @@ MACHINES = {
     "h200-sxm": "hgx-h200",
     "h800-sxm-80gb": "hgx-h800",
     "b200-sxm": "hgx-b200",
+    "gb200": "gb200-nvl72",
+    "gb300": "gb300-nvl72",
     "v100-sxm3-32gb": "dgx-2",
     "v100-sxm2-32gb": "dgx-1-v100",
 }
@@ -114,6 +116,8 @@ def _cluster(row: Row) -> dict[str, Any]:
     gpu, gpus, per = row.text("gpu"), row.whole("gpus"), row.whole("gpus_per_node", 8)
     if gpu not in MACHINES:
         raise RefusedError("no such GPU is shipped: " + gpu)
+    if MACHINES[gpu].endswith("nvl72"):  # a tray is no node: what a GPU reaches over NVLink is the whole rack
+        per = 72
     nodes = -(-gpus // per)
     cluster: dict[str, Any] = {"extends": MACHINES[gpu], "nodes": nodes}
     rate, measured = row.number("nic_gbit_per_gpu"), row.number("measured_world_allreduce_busbw_GBps")
@@ -138,7 +142,9 @@ def _layout(row: Row) -> dict[str, Any]:
         layout["tp_overlap"] = row.flag("tp_overlap")
     if pp > 1 and vpp > 1:
         layout |= {"schedule": "interleaved", "virtual_stages": vpp}
-    if row.whole("layers") % (pp * vpp):
+    if _stack(row) == "nanotron" and pp > 1:
+        layout["stage_layers"] = _balanced(row, pp)
+    elif row.whole("layers") % (pp * vpp):
         layout["stage_layers"] = _stages(row.whole("layers"), pp * vpp)
     if row.text("dp_overlap"):
         layout["overlap_grad_reduce"] = row.flag("dp_overlap")
@@ -150,6 +156,24 @@ def _stages(layers: int, stages: int) -> list[int]:
     least, more = divmod(layers, stages)
     first = (stages - more) // 2
     return [least + (first <= stage < first + more) for stage in range(stages)]
+
+
+def _balanced(row: Row, stages: int) -> list[int]:
+    """Layers of each stage as nanotron cuts a model: blocks fill a stage until its part of all work is passed.
+
+    Work counts parameters in products: of a layer, and of the output layer. The first block is the embedding, of none.
+    """
+    hidden, heads, ffn = row.whole("hidden"), row.whole("heads"), row.whole("ffn", 4 * row.whole("hidden"))
+    kv = row.whole("kv_heads", heads)
+    layer = hidden * hidden * (2 + 2 * kv / heads) + (3 if row.flag("gated_mlp") else 2) * hidden * ffn
+    total = row.whole("layers") * layer + hidden * row.whole("vocab")
+    found, stage, passed = [0] * stages, 0, 0.0
+    for _ in range(row.whole("layers")):
+        found[stage] += 1
+        passed += layer
+        if passed > total * (stage + 1) / stages and stage < stages - 1:
+            stage += 1
+    return found
 
 
 def _precision(row: Row) -> dict[str, Any]:

@@ -186,6 +186,8 @@ class PipelineRank:
             gathers.done(position, last, free=self.scenario.layout.reshard_after_forward and not unit.root)
         if self.adjacent:
             gathers.announce()
+        if not units:  # a stage that holds nothing passes on what arrives
+            last = block.marker("passes on", "F", deps=arrived)
         self._send(block, one, last, "F")
         return block.block()
 
@@ -225,6 +227,8 @@ class PipelineRank:
             gathers.done(position, end, free=True)
             for stream in streams:
                 stream.unit_done(unit, opening, end)
+        if not order:
+            end = block.marker("passes on", phase, deps=arrived)
         self._send(block, one, end, phase)
         for stream in streams:
             stream.finish()
