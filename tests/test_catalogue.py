@@ -109,7 +109,8 @@ def test_cluster_is_whole(path: Path) -> None:
     assert max(link.h2d, link.d2h) <= link.duplex <= link.h2d + link.d2h
     assert link.pageable < min(link.h2d, link.d2h)
     assert spec.gpus_per_host % spec.host.sockets == 0
-    assert spec.host.dram > spec.gpus_per_host * spec.device.memory
+    # half: Jean Zay has 512 GB beside 640 GB on its GPUs; less than that is a slip of the pen
+    assert spec.host.dram > spec.gpus_per_host * spec.device.memory / 2
     assert spec.nvlink is None or spec.nvlink.bandwidth > link.h2d
     assert spec.nvme is None or spec.nvme.write <= spec.nvme.read
 
