@@ -7,7 +7,7 @@ how often: sharing is the engine's business. Only this module imports networkx, 
 import takes longer than any build).
 
 Limits. NICs are reached straight from the GPU (GPUDirect): network traffic loads neither the GPU's PCIe link nor
-host memory. The fabric between nodes does not block, so it is no resource.
+host memory. Switches between nodes are built elsewhere (``build``): a leaf is a node without GPUs.
 """
 
 from __future__ import annotations
