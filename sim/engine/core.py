@@ -16,150 +16,36 @@ Everything is deterministic: ties are broken by (time, priority, sequence of sch
 from __future__ import annotations
 
 import gc
-from array import array
 from collections.abc import Callable
 from heapq import heappush
-from typing import Any
+from itertools import repeat
 
-import simpy
-
+from sim.engine.booking import Booking
+from sim.engine.chains import Chain, Template, units
 from sim.engine.deadlock import explain_blocked, explain_two_streams, explain_unsignalled
-from sim.engine.fluid import max_min
+from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
 from sim.errors import DeadlockError
-from sim.plan import Plan, PlanOp, RankPlan
-from sim.timeline.columns import (
-    CAUSE_DEPENDENCY,
-    CAUSE_LAUNCH,
-    CAUSE_NONE,
-    CAUSE_STREAM,
-    Timeline,
-)
+from sim.plan import Plan
+from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_STREAM, Timeline
 from sim.timeline.record import spans_from
 
-FULL = 1.0 + 1e-9  # loads above this oversubscribe a resource; below it the excess is rounding of equal shares
 PROGRESS_EVERY = 1000  # spans: a terminal's progress bar costs as much as several ops
-NORMAL, LAST = 1, 2  # SimPy priorities: solves come after everything else that happens at the same instant
 
 
-class _Run:
-    """One op of one action of one rank class: the record of its life, and the SimPy event of its next step.
+class Engine(Booking):
+    """One step on its way."""
 
-    NOTE: this is SimPy's event protocol (``callbacks``, ``_ok``) without ``simpy.Event``'s instance dictionary; the
-    event is reused for launch, latency and end, which makes an uncontended op one allocation.
-    """
-
-    __slots__ = (
-        "action", "binder", "bound", "callbacks", "cause", "cause_span", "dependents", "done", "end_event",
-        "held_by", "last", "launched", "left", "loads", "microbatch", "op", "peers", "pending", "rank", "ready", "span",
-        "speed", "start",
-    )  # fmt: skip
-    _ok = True
-    callbacks: Any
-    peers: tuple[_Run, ...]
-    bound: dict[int, float] | None  # resource -> seconds below full speed
-    binder: int  # the resource that slows it now (-1: none)
-    end_event: _Run | _Timer | None  # what will end it; anything else that claims to is stale
-    last: float  # when ``left`` was last brought up to date
-    left: float  # seconds of demand left at full speed
-    loads: tuple[tuple[int, float], ...]  # at full speed
-    ready: float
-    span: int
-    speed: float
-    start: float
-
-    def __init__(self, op: PlanOp, rank: _Rank, launched: float) -> None:
-        self.op = op
-        self.loads = op.loads
-        self.rank = rank
-        self.launched = launched
-        self.action = rank.action
-        self.microbatch = rank.microbatch
-        self.pending = 0
-        self.dependents: list[_Run] = []
-        self.done = False
-        self.held_by = self.cause_span = rank.released_by
-        self.cause = CAUSE_LAUNCH if rank.released_by >= 0 else CAUSE_NONE
-        self.callbacks = None
-        self.peers = ()
-        self.bound = None
-
-
-class _Timer:
-    """The end of a contended run under its present speed; stale once the run holds another one."""
-
-    __slots__ = ("callbacks", "run")
-    _ok = True
-    callbacks: Any
-
-    def __init__(self, run: _Run, callbacks: tuple[Callable[[_Timer], None]]) -> None:
-        self.run = run
-        self.callbacks = callbacks
-
-
-class _Rank:
-    """Where the host of a rank class is in its program."""
-
-    __slots__ = (
-        "action", "block", "cursor", "holds", "host_time", "index", "issued", "microbatch", "outstanding", "plan",
-        "released_by", "stalled", "tails", "tokens",
-    )  # fmt: skip
-
-    def __init__(self, index: int, plan: RankPlan) -> None:
-        self.index = index
-        self.plan = plan
-        self.action = -1
-        self.microbatch = 0
-        self.block: tuple[PlanOp, ...] = ()
-        self.cursor = 0
-        self.issued: list[_Run] = []
-        self.tails: list[_Run | None] = [None] * plan.streams
-        self.tokens: dict[int, _Run] = {}
-        self.host_time = 0.0
-        self.outstanding = 0
-        self.holds: _Run | None = None  # the sync op the host waits for
-        self.released_by = -1  # span that the host last waited for: a sync op, or one that left its launch queue
-        self.stalled = False  # the launch queue is full
-
-    def next_action(self) -> bool:
-        """Go on to the next action that has ops; False at the end of the program."""
-        while self.cursor >= len(self.block):
-            self.action += 1
-            if self.action >= len(self.plan.actions):
-                return False
-            block, self.microbatch = self.plan.actions[self.action]
-            self.block = self.plan.blocks[block]
-            self.cursor = 0
-            self.issued = []
-        return True
-
-
-class _Engine:
     def __init__(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
-        self.plan = plan
+        super().__init__(plan)
         self.progress = progress
-        self.env = simpy.Environment()
-        self.queue: list[Any] = self.env._queue
-        self.eid = self.env._eid
-        self.ranks = [_Rank(i, r) for i, r in enumerate(plan.ranks)]
-        self.arrived: list[list[_Run]] = [[] for _ in plan.group_sizes]
-        self.load = [0.0] * len(plan.resources)
-        self.users: list[dict[_Run, float]] = [{} for _ in plan.resources]
-        self.dirty: dict[int, None] = {}
-        self.solve_wanted = False
-        self.solves = 0
-        self.finished = 0
+        self.ranks = [Rank(i, r, [units(block) for block in r.blocks]) for i, r in enumerate(plan.ranks)]
+        self.arrived: list[list[Run]] = [[] for _ in plan.group_sizes]
         self.told = 0  # number of finished spans at which progress is next told
-        self.last_end = 0.0  # the clock may run on over stale timers
-        self.rows = array("d")
         self.contended: list[tuple[int, int, float]] = []
-        self.on_launched = (self._launched,)
-        self.on_demand = (self._demand_event,)
-        self.on_late = (self._late,)
-        self.on_end = (self._end,)
-        self.on_timer = (self._timer,)
-        self.on_solve = (self._solve,)
+        self.on_ready = (self._ready_event,)
 
     def run(self) -> Timeline:
+        """Run the plan to its end."""
         for rank in self.ranks:
             self._issue(rank, 0.0)
         # NOTE: without cyclic garbage collection a step runs a third faster; a finished run is in no reference cycle.
@@ -174,9 +60,10 @@ class _Engine:
         if blocked:
             raise DeadlockError(blocked)
         events = next(self.eid)
+        spans, place = spans_from(self.record, self._chain_causes())
         return Timeline(
-            spans=spans_from(self.rows),
-            contended=tuple(self.contended),
+            spans=spans,
+            contended=tuple((int(place[span]), r, seconds) for span, r, seconds in self.contended),
             ops=self.plan.ops,
             rank_classes=self.plan.rank_classes,
             resources=self.plan.resources,
@@ -186,76 +73,154 @@ class _Engine:
             solves=self.solves,
         )
 
+    def _chain_causes(self) -> list[int]:
+        """By op: what makes it ready when the op before it in its chain has ended."""
+        causes = [-1] * len(self.plan.ops)
+        for rank in self.ranks:
+            for block in rank.units:
+                for unit in block:
+                    if isinstance(unit, Template):
+                        for row, cause in zip(unit.rows, unit.causes, strict=True):
+                            causes[row] = cause
+        return causes
+
     # -- the host ---------------------------------------------------------------------------------------------------
 
-    def _issue(self, rank: _Rank, now: float) -> None:
+    def _issue(self, rank: Rank, now: float) -> None:
         """Let the host issue ops until it has to wait: for a sync op, for its launch queue, or for nothing more."""
         clock = rank.host_time if rank.host_time > now else now
         limit = self.plan.launch_queue
-        tails = rank.tails
-        while rank.cursor < len(rank.block) or rank.next_action():
+        rank.issuing = True
+        while rank.filling is not None or rank.cursor < len(rank.block) or rank.next_action():
             if rank.outstanding >= limit:
                 rank.stalled = True
                 break
-            op = rank.block[rank.cursor]
+            if rank.filling is not None:
+                clock = self._fill(rank, rank.filling, clock, now)
+                continue
+            unit = rank.block[rank.cursor]
             rank.cursor += 1
+            if isinstance(unit, Template):
+                if not _in_turn(rank, unit):  # one by one then
+                    rank.block, rank.cursor = (*unit.ops, *rank.block[rank.cursor :]), 0
+                    continue
+                op = unit.ops[0]
+            else:
+                op = unit
             clock += op.launch
-            run = _Run(op, rank, clock)
+            run = Run(op, rank, clock)
             clock += op.launch_rest
-            rank.issued.append(run)
             rank.outstanding += op.kernels
-            tail = tails[op.stream]
-            tails[op.stream] = run
-            if tail is not None and not tail.done:
-                tail.dependents.append(run)
-                run.pending = 1
-            if op.deps or op.waits:
-                self._depend(run, rank)
-            for token in op.signals:
-                rank.tokens[token] = run
+            self._follow(run, rank)
+            if op is not unit:
+                run.place = 0
+                run.chain = rank.filling = Chain(unit, run)
+            else:
+                rank.issued.append(run)
+                for token in op.signals:
+                    rank.tokens[token] = run
             if not run.pending:
                 self._launch(run, now)
             if op.sync and not run.done:
                 rank.holds = run
                 break
+        rank.issuing = False
         rank.host_time = clock
-        if self.progress is not None and self.finished >= self.told:
-            self.told = self.finished + PROGRESS_EVERY
-            self.progress(self.finished)
+        if self.progress is not None and self.record.spans >= self.told:
+            self.told = self.record.spans + PROGRESS_EVERY
+            self.progress(self.record.spans)
 
-    def _depend(self, run: _Run, rank: _Rank) -> None:
-        for index in run.op.deps:
+    def _fill(self, rank: Rank, chain: Chain, clock: float, now: float) -> float:
+        """Issue more of a chain, as the launch queue has room; the time when the host is done."""
+        template, launched, held = chain.template, chain.launched, chain.held
+        launch, rest, kernels = template.launch, template.rest, template.kernels
+        outstanding, limit, span = rank.outstanding, self.plan.launch_queue, rank.released_by
+        place = len(launched)
+        while place < len(launch) and outstanding < limit:
+            clock += launch[place]
+            launched.append(clock)
+            held.append(span)
+            clock += rest[place]
+            outstanding += kernels[place]
+            place += 1
+        rank.outstanding = outstanding
+        if place == len(launch):
+            self._filled(rank, chain)
+        if chain.waiting:
+            chain.waiting = False
+            self._launch(chain.run_at(chain.at), now)
+        return clock
+
+    @staticmethod
+    def _filled(rank: Rank, chain: Chain) -> None:
+        """All of a chain is issued: from now on others may follow its last op, and the last in its other streams."""
+        rank.filling = None
+        template = chain.template
+        last = len(template.ops) - 1
+        tail = chain.run_at(last)
+        rank.tails[template.stream] = tail
+        for stream, place in template.others:
+            rank.tails[stream] = chain.run_at(place) if chain.at <= place else None
+        rank.issued.extend(repeat(None, last))
+        rank.issued.append(tail)
+        for token in template.ops[last].signals:
+            rank.tokens[token] = tail
+
+    def _follow(self, run: Run, rank: Rank) -> None:
+        """What a newly issued op has to wait for: the op before it in its stream, its dependencies, its tokens."""
+        op, tails = run.op, rank.tails
+        tail = tails[op.stream]
+        tails[op.stream] = run
+        if tail is not None and not tail.done:
+            self._wait_for(tail, run)
+        for index in op.deps:
             other = rank.issued[index]
+            assert other is not None, "an op depends on an inner op of a chain"
             if not other.done:
-                other.dependents.append(run)
-                run.pending += 1
-        for token in run.op.waits:
+                self._wait_for(other, run)
+        for token in op.waits:
             signalled = rank.tokens.get(token)
             if signalled is None:
                 raise DeadlockError(explain_unsignalled(self.plan, run, token))
             if not signalled.done:
-                signalled.dependents.append(run)
-                run.pending += 1
+                self._wait_for(signalled, run)
 
-    def _launch(self, run: _Run, now: float) -> None:
+    def _wait_for(self, other: Run, run: Run) -> None:
+        chain = other.chain
+        if chain is not None and chain.event is not None and other.place < chain.last - 1:
+            self._take_up(chain, self.env._now)  # the instant at which an inner op ends matters now
+        other.dependents.append(run)
+        run.pending += 1
+
+    def _launch(self, run: Run, now: float) -> None:
         """Dependencies and stream are done: go, or wait for the host to launch it."""
         if run.launched > now:
             run.callbacks = self.on_launched
             heappush(self.queue, (run.launched, NORMAL, next(self.eid), run))
+        elif self.deferring:
+            run.callbacks = self.on_ready
+            heappush(self.queue, (now, NORMAL, next(self.eid), run))
         else:
             self._ready(run, now)
 
-    def _launched(self, run: _Run) -> None:
+    def _launched(self, run: Run) -> None:
         run.cause = CAUSE_LAUNCH
         run.cause_span = run.held_by
+        self._ready_event(run)
+
+    def _ready_event(self, run: Run) -> None:
         self._ready(run, self.env._now)
+        if run.rank.laid is not None and run.chain is run.rank.laid:
+            self._plan_wake(run.rank.laid)
 
     # -- activities -------------------------------------------------------------------------------------------------
 
-    def _ready(self, run: _Run, now: float) -> None:
+    def _ready(self, run: Run, now: float) -> None:
         """Meet the other members of the process group, if any; then begin with the latency."""
         run.ready = now
         op = run.op
+        if run.chain is not None and self._lay(run, now):
+            return
         if op.group >= 0:
             arrived = self.arrived[op.group]
             arrived.append(run)
@@ -269,18 +234,18 @@ class _Engine:
         run.start = now
         (self._latency if op.latency > 0.0 else self._demand)(run, now)
 
-    def _latency(self, run: _Run, now: float) -> None:
+    def _latency(self, run: Run, now: float) -> None:
         """Wait out the latency, then take the resources.
 
         NOTE: where there is room now, the room is booked from now on and the end scheduled at once: one event instead
         of two. Whoever asks for that room before the latency is over has the booking undone (``_unbook``), so that
         times are those of two events.
         """
-        op, load = run.op, self.load
+        op, load, owner = run.op, self.load, self.owner
         begin = now + op.latency
         duration = self._stretched(run, begin) if op.reach > 0.0 else op.duration
         for r, share in run.loads:
-            if load[r] + share > FULL:
+            if load[r] + share > FULL or owner[r] is not None:
                 run.callbacks = self.on_demand
                 heappush(self.queue, (begin, NORMAL, next(self.eid), run))
                 return
@@ -295,38 +260,19 @@ class _Engine:
         run.callbacks = self.on_end
         heappush(self.queue, (begin + duration, NORMAL, next(self.eid), run))
 
-    @staticmethod
-    def _stretched(run: _Run, begin: float) -> float:
-        """Seconds of several kernels from ``begin`` on: their own, or at less load until the last is launched."""
-        op = run.op
-        duration = run.launched + op.reach - begin
-        if duration <= op.duration:
-            run.loads = op.loads
-            return op.duration
-        thin = op.duration / duration
-        run.loads = tuple([(r, share * thin) for r, share in op.loads]) if thin else ()
-        return duration
-
-    def _unbook(self, run: _Run) -> None:
-        """Give back what was booked through a latency that is not over; the demand comes when it is."""
-        for r, share in run.loads:
-            del self.users[r][run]
-            self.load[r] = self.load[r] - share if self.users[r] else 0.0
-        run.end_event = None
-        heappush(self.queue, (run.last, NORMAL, next(self.eid), _Timer(run, self.on_late)))
-
-    def _late(self, timer: _Timer) -> None:
-        self._demand(timer.run, self.env._now)
-
-    def _demand_event(self, run: _Run) -> None:
+    def _demand_event(self, run: Run) -> None:
         self._demand(run, self.env._now)
 
-    def _demand(self, run: _Run, now: float) -> None:
+    def _demand(self, run: Run, now: float) -> None:
         """Take the resources. If all of them have room the end is known; if not, a solve at this instant decides."""
         op = run.op
         duration = self._stretched(run, now) if op.reach > 0.0 else op.duration
         full = False
-        load, users = self.load, self.users
+        load, users, owner = self.load, self.users, self.owner
+        for r, _ in run.loads:
+            chain = owner[r]
+            if chain is not None:
+                self._take_up(chain, now)
         for r, share in run.loads:
             total = load[r] + share
             load[r] = total
@@ -345,25 +291,19 @@ class _Engine:
             run.speed = 1.0
             run.binder = -1
             if run.callbacks is self.on_end:  # it was booked before: its first end is still in the queue, and stale
-                run.end_event = timer = _Timer(run, self.on_timer)
+                run.end_event = timer = Timer(run, self.on_timer)
                 heappush(self.queue, (now + duration, NORMAL, next(self.eid), timer))
                 return
             run.end_event = run
             run.callbacks = self.on_end
             heappush(self.queue, (now + duration, NORMAL, next(self.eid), run))
 
-    def _end(self, run: _Run) -> None:
+    def _end(self, run: Run) -> None:
         if run.end_event is not run:  # it was slowed down meanwhile: a timer ends it
             return
         self._finish(run)
 
-    def _timer(self, timer: _Timer) -> None:
-        run = timer.run
-        if run.end_event is timer:
-            self._progress_run(run, self.env._now)
-            self._finish(run)
-
-    def _finish(self, run: _Run) -> None:
+    def _finish(self, run: Run) -> None:
         """Give the resources back, record the spans, and release whoever waited."""
         now = self.env._now
         load, users = self.load, self.users
@@ -375,41 +315,56 @@ class _Engine:
                 self.dirty[r] = None
                 self._want_solve(run, now)
         self.last_end = now
-        self._record(run, now, -1)
+        self._write(run, now, -1)
         for peer in run.peers:
             peer.bound = run.bound
-            self._record(peer, now, run.span)
+            self._write(peer, now, run.span)
         self._release(run, now)
         for peer in run.peers:
             self._release(peer, now)
 
-    def _record(self, run: _Run, now: float, peer: int) -> None:
-        rows = self.rows
-        run.span = self.finished
+    def _write(self, run: Run, now: float, peer: int) -> None:
+        record = self.record
+        run.span = record.spans
         run.done = True
         run.end_event = None
-        self.finished += 1
-        rows.extend(
+        record.spans += 1
+        record.single.extend(
             (
-                run.op.row, run.action, run.microbatch, run.launched, run.ready, run.start, now, run.cause,
+                run.span, run.op.row, run.action, run.microbatch, run.launched, run.ready, run.start, now, run.cause,
                 run.cause_span, peer,
             )
         )  # fmt: skip
         if run.bound:
             self.contended.extend((run.span, r, seconds) for r, seconds in run.bound.items())
 
-    def _release(self, run: _Run, now: float) -> None:
-        stream, span = run.op.stream, run.span
-        rank = run.rank
-        for other in run.dependents:
-            other.pending -= 1
-            if not other.pending:
-                other.cause = CAUSE_STREAM if other.op.stream == stream else CAUSE_DEPENDENCY
-                other.cause_span = span
-                self._launch(other, now)
-        run.dependents = []
-        rank.outstanding -= run.op.kernels
-        if rank.holds is run:
+    def _release(self, run: Run, now: float) -> None:
+        rank, chain = run.rank, run.chain
+        if rank.laid is not None:
+            self._settle(rank.laid, now, rank.laid.last - 1)
+        if chain is not None:
+            del chain.known[run.place]
+            chain.at = run.place + 1
+            chain.last_span = run.span
+        self._go_on(rank, run, chain, now)
+
+    def _go_on(self, rank: Rank, run: Run | None, chain: Chain | None, now: float) -> None:
+        """An op ended, as a run of its own or as the last that was laid out of a chain: whoever waited for it goes."""
+        if run is not None:
+            stream, span, kernels = run.op.stream, run.span, run.op.kernels
+            for other in run.dependents:
+                other.pending -= 1
+                if not other.pending:
+                    other.cause = CAUSE_STREAM if other.op.stream == stream else CAUSE_DEPENDENCY
+                    other.cause_span = span
+                    self._launch(other, now)
+            run.dependents = []
+            run.chain = None
+        if chain is not None:
+            span, kernels = chain.last_span, chain.template.kernels[chain.at - 1]
+            self._next(chain, now)
+        rank.outstanding -= kernels
+        if rank.holds is not None and rank.holds is run:
             rank.holds = None
             rank.released_by = span
             self._issue(rank, now)
@@ -419,68 +374,33 @@ class _Engine:
             if now >= rank.host_time:  # else it was busy launching all the while, and waited for nobody
                 rank.released_by = span
             self._issue(rank, now)
+        if rank.laid is not None:
+            self._plan_wake(rank.laid)
 
-    # -- sharing ----------------------------------------------------------------------------------------------------
-
-    def _want_solve(self, run: _Run, now: float) -> None:
-        if not self.solve_wanted:
-            self.solve_wanted = True
-            heappush(self.queue, (now, LAST, next(self.eid), _Timer(run, self.on_solve)))
-
-    def _solve(self, _: _Timer) -> None:
-        """Re-share the full resources that changed at this instant, and those they are connected to."""
-        self.solve_wanted = False
-        now = self.env._now
-        runs = self._component()
-        booked = [run for run in runs if run.last > now]
-        if booked:
-            for run in booked:
-                self._unbook(run)
-            runs = [run for run in self._component() if run.last <= now]
-        self.dirty.clear()
-        if not runs:
+    def _next(self, chain: Chain, now: float) -> None:
+        """The next op of a chain has its turn."""
+        place = chain.at
+        if place == len(chain.template.ops):
             return
-        self.solves += 1
-        loads = [[(r, share) for r, share in run.loads if self.load[r] > FULL and share > 0.0] for run in runs]
-        speeds, binders = max_min(loads, [run.op.weight for run in runs])
-        for run, speed, binder in zip(runs, speeds, binders, strict=True):
-            if speed == run.speed and run.end_event is not None:
-                if binder != run.binder:  # as fast as before, but for another reason: the seconds so far are not its
-                    self._progress_run(run, now)
-                    run.binder = binder
-                continue
-            self._progress_run(run, now)
-            run.speed, run.binder = speed, binder
-            timer = _Timer(run, self.on_timer)
-            run.end_event = timer
-            heappush(self.queue, (now + run.left / speed, NORMAL, next(self.eid), timer))
+        if place == len(chain.launched):
+            chain.waiting = True
+            return
+        run = chain.run_at(place)
+        run.cause, run.cause_span = chain.template.causes[place], chain.last_span
+        self._launch(run, now)
 
-    def _component(self) -> list[_Run]:
-        """Runs that share a full resource with a changed one, directly or through others."""
-        found: dict[_Run, None] = {}
-        seen = dict.fromkeys(self.dirty)
-        todo = list(self.dirty)
-        while todo:
-            for run in self.users[todo.pop()]:
-                if run in found:
-                    continue
-                found[run] = None
-                for r, _ in run.loads:
-                    if r not in seen and self.load[r] > FULL:
-                        seen[r] = None
-                        todo.append(r)
-        return list(found)
 
-    @staticmethod
-    def _progress_run(run: _Run, now: float) -> None:
-        """Account for the time since the run's speed last changed."""
-        elapsed = now - run.last
-        run.left = max(run.left - elapsed * run.speed, 0.0)
-        run.last = now
-        if run.binder >= 0 and elapsed > 0.0:
-            if run.bound is None:
-                run.bound = {}
-            run.bound[run.binder] = run.bound.get(run.binder, 0.0) + elapsed
+def _in_turn(rank: Rank, template: Template) -> bool:
+    """Whether the inner ops of a chain find their streams done when its first op begins.
+
+    So it is where the stream's last op is done, or belongs to a chain that ends in the stream of the first op.
+    """
+    head = template.ops[0].stream
+    for stream in template.streams:
+        tail = rank.tails[stream]
+        if tail is not None and not tail.done and (tail.chain is None or tail.chain.template.stream != head):
+            return False
+    return True
 
 
 def simulate(plan: Plan, progress: Callable[[int], None] | None = None) -> Timeline:
@@ -495,4 +415,4 @@ def simulate(plan: Plan, progress: Callable[[int], None] | None = None) -> Timel
         raise ValueError(msg)
     if wrong := explain_two_streams(plan):
         raise ValueError(wrong)
-    return _Engine(plan, progress).run()
+    return Engine(plan, progress).run()

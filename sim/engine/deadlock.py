@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from sim.plan import Plan
 
 if TYPE_CHECKING:
-    from sim.engine.core import _Engine, _Rank, _Run
+    from sim.engine.core import Engine
+    from sim.engine.state import Rank, Run
 
 
-def explain_unsignalled(plan: Plan, run: _Run, token: int) -> str:
+def explain_unsignalled(plan: Plan, run: Run, token: int) -> str:
     """An op waits for a name that nothing before it in its program gives: a fault of whoever wrote the program."""
     name, what = plan.ops[run.op.row].name, plan.token_names[token]
     return f"{_place(plan, run)}: {name} waits for {what!r}, which no op before it signals"
@@ -36,7 +37,7 @@ def explain_two_streams(plan: Plan) -> str:
     return ""
 
 
-def explain_blocked(engine: _Engine) -> str:
+def explain_blocked(engine: Engine) -> str:
     """One line for each blocked op and what it waits for; empty when every program has ended."""
     plan = engine.plan
     lines = []
@@ -56,16 +57,16 @@ def explain_blocked(engine: _Engine) -> str:
     return "the step cannot go on; blocked:\n  " + "\n  ".join(lines) if lines else ""
 
 
-def _never_ready(plan: Plan, run: _Run) -> str:
+def _never_ready(plan: Plan, run: Run) -> str:
     """Nobody waits at a rendezvous, and yet an op never ran: it, or one before it, depends on what follows it."""
     return f"{_place(plan, run)}: {_name(plan, run)} waits for an op that is not before it in its program"
 
 
-def _joins(rank: _Rank, group: int) -> bool:
+def _joins(rank: Rank, group: int) -> bool:
     return any(op.group == group for block in rank.plan.blocks for op in block)
 
 
-def _whereabouts(engine: _Engine, rank: _Rank, group: int) -> str:
+def _whereabouts(engine: Engine, rank: Rank, group: int) -> str:
     """Where the op is by which a rank would join a rendezvous: behind a blocked one, not issued yet, or nowhere."""
     plan = engine.plan
     name = plan.rank_classes[rank.index].name
@@ -81,22 +82,28 @@ def _whereabouts(engine: _Engine, rank: _Rank, group: int) -> str:
     return f"{name} has ended its program"
 
 
-def _waiting_for(runs: list[_Run]) -> list[_Run]:
+def _waiting_for(runs: list[Run]) -> list[Run]:
     """The issued ops that wait for these, directly or through others; every blocked op waits for a rendezvous."""
     found = dict.fromkeys(runs)
     todo = list(runs)
     while todo:
-        for other in todo.pop(0).dependents:
+        for other in _after(todo.pop(0)):
             if other not in found:
                 found[other] = None
                 todo.append(other)
     return list(found)
 
 
-def _name(plan: Plan, run: _Run) -> str:
+def _after(run: Run) -> list[Run]:
+    """What waits for an op: its dependents, and of its chain what is known to come later."""
+    later = [] if run.chain is None else [known for place, known in run.chain.known.items() if place > run.place]
+    return [*run.dependents, *later]
+
+
+def _name(plan: Plan, run: Run) -> str:
     return plan.ops[run.op.row].name
 
 
-def _place(plan: Plan, run: _Run) -> str:
+def _place(plan: Plan, run: Run) -> str:
     name = plan.rank_classes[run.rank.index].name
     return f"{name}, stream {plan.stream_names[run.op.stream]}, microbatch {run.microbatch}"

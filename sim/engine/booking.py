@@ -1,0 +1,288 @@
+"""Chains laid out in time: while a chain has its resources to itself, all its times are known at once.
+
+Owns laying out a chain (``_lay``), reading from it what has happened by now (``_settle``), and taking it up again when
+somebody else asks for one of its resources (``_take_up``): what has ended stays, what runs becomes a run with what is
+left of it, the rest waits for its turn. Spans are those of one event after another.
+
+The host goes on issuing while a chain is laid out, each time an op of it ends and makes room in the launch queue. That
+is made up for whenever somebody looks (``_settle``). Nothing is late: an op that the host will issue meanwhile and that
+may begin before the chain ends has an event of its own (``_plan_wake``); all others wait for the chain's end.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from heapq import heappush
+from itertools import accumulate
+
+from sim.engine.chains import Chain, Template
+from sim.engine.sharing import Sharing
+from sim.engine.state import NORMAL, Rank, Run, Timer
+from sim.plan import Plan, PlanOp
+from sim.timeline.columns import CAUSE_LAUNCH
+from sim.timeline.record import Record
+
+
+class Booking(Sharing):
+    """Chains, laid out and taken up."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.owner: list[Chain | None] = [None] * len(plan.resources)  # the chain laid out on a resource
+        self.record = Record()
+        self.last_end = 0.0  # the clock may run on over stale timers
+        self.deferring = False  # ops that could begin at once wait for an event of this instant
+        self.on_launched = (self._launched,)
+        self.on_demand = (self._demand_event,)
+        self.on_end = (self._end,)
+        self.on_chain_end = (self._chain_end,)
+        self.on_wake = (self._wake,)
+
+    @staticmethod
+    def _stretched(run: Run, begin: float) -> float:
+        """Seconds of several kernels from ``begin`` on: their own, or at less load until the last is launched."""
+        op = run.op
+        duration = run.launched + op.reach - begin
+        if duration <= op.duration:
+            run.loads = op.loads
+            return op.duration
+        thin = op.duration / duration
+        run.loads = tuple([(r, share * thin) for r, share in op.loads]) if thin else ()
+        return duration
+
+    def _launched(self, run: Run) -> None:
+        raise NotImplementedError
+
+    def _demand_event(self, run: Run) -> None:
+        raise NotImplementedError
+
+    def _end(self, run: Run) -> None:
+        raise NotImplementedError
+
+    def _launch(self, run: Run, now: float) -> None:
+        raise NotImplementedError
+
+    def _issue(self, rank: Rank, now: float) -> None:
+        raise NotImplementedError
+
+    def _go_on(self, rank: Rank, run: Run | None, chain: Chain | None, now: float) -> None:
+        raise NotImplementedError
+
+    # -- laying out -------------------------------------------------------------------------------------------------
+
+    def _lay(self, run: Run, now: float) -> bool:
+        """Lay out what is issued of a chain from this op on, which is ready now; False where there is no room."""
+        chain, rank, first = run.chain, run.rank, run.place
+        assert chain is not None
+        last = len(chain.launched)
+        if last - first < 2 or rank.laid is not None or rank.issuing:
+            return False
+        template = chain.template
+        users, owner = self.users, self.owner
+        for r in template.footprint:
+            if users[r] or owner[r] is not None:
+                return False
+        for place, other in chain.known.items():
+            if other.dependents and first <= place < last - 1:
+                last = place + 1
+        chain.odd = None
+        if chain.launched[last - 1] + template.slack <= now:
+            chain.ends = list(accumulate(template.steps[2 * first : 2 * last], initial=now))[2::2]
+        else:
+            chain.ends = _with_launches(chain, first, last, now)
+        for r in template.footprint:
+            owner[r] = chain
+        rank.laid = chain
+        chain.first, chain.last, chain.at = first, last, first
+        chain.ready, chain.cause, chain.cause_span = now, run.cause, run.cause_span
+        chain.event = timer = Timer(chain, self.on_chain_end)
+        heappush(self.queue, (chain.ends[-1], NORMAL, next(self.eid), timer))
+        return True
+
+    def _lift(self, chain: Chain) -> None:
+        """The resources are free again."""
+        for r in chain.template.footprint:
+            self.owner[r] = None
+        chain.rank.laid = None
+        chain.event = chain.wake = None
+
+    # -- what has happened by now -----------------------------------------------------------------------------------
+
+    def _settle(self, chain: Chain, now: float, until: int) -> None:
+        """Record the ops that have ended by now, before place ``until``, and let the host issue what they made room for."""
+        at, first = chain.at, chain.first
+        place = min(first + bisect_right(chain.ends, now, at - first), until)
+        if place > at:
+            self._host_catches_up(chain, at, place, self._record_ops(chain, at, place))
+
+    def _record_ops(self, chain: Chain, at: int, place: int) -> int:
+        """Write the spans of some ops that have ended, one after another; the number of the first."""
+        first, record = chain.first, self.record
+        base = record.spans
+        ends = chain.ends
+        record.chain(chain.template.rows[at:place], chain.launched[at:place], ends[at - first : place - first])
+        record.of.extend((base, place - at, chain.action, chain.microbatch))
+        if at == first:
+            record.odd.extend((base, chain.cause, chain.cause_span, chain.ready))
+        else:
+            cause, span, ready = self._why(chain, at)
+            record.odd.extend((base, cause, span, ready))
+        if chain.odd:
+            for other in chain.odd:
+                if at < other < place:
+                    record.odd.extend((base + other - at, CAUSE_LAUNCH, chain.held[other], chain.launched[other]))
+        chain.at = place
+        chain.last_span = base + place - at - 1
+        if chain.known:
+            for known in [k for k in chain.known if k < place and k < chain.last - 1]:
+                run = chain.known.pop(known)
+                run.done, run.span, run.chain = True, base + known - at, None
+        return base
+
+    @staticmethod
+    def _why(chain: Chain, place: int) -> tuple[int, int, float]:
+        """Cause, its span, and when: why the op at this place, which is the next to end, was ready."""
+        if place == chain.first:
+            return chain.cause, chain.cause_span, chain.ready
+        if chain.odd and place in chain.odd:
+            return CAUSE_LAUNCH, chain.held[place], chain.launched[place]
+        return chain.template.causes[place], chain.last_span, chain.ends[place - 1 - chain.first]
+
+    def _host_catches_up(self, chain: Chain, at: int, place: int, base: int) -> None:
+        """Ops from ``at`` to ``place`` ended in turn, and each made room in the launch queue."""
+        rank, kernels, limit = chain.rank, chain.template.kernels, self.plan.launch_queue
+        if not rank.stalled:
+            rank.outstanding -= sum(kernels[at:place])
+            return
+        deferred, self.deferring = self.deferring, True
+        shift = base - at
+        for index, end in enumerate(chain.ends[at - chain.first : place - chain.first], start=at):
+            rank.outstanding -= kernels[index]
+            if rank.stalled:
+                if end >= rank.host_time:
+                    rank.released_by = index + shift
+                if rank.outstanding < limit:
+                    rank.stalled = False
+                    self._issue(rank, end)
+        self.deferring = deferred
+
+    # -- the end, or somebody asks ----------------------------------------------------------------------------------
+
+    def _chain_end(self, timer: Timer) -> None:
+        """All that was laid out has ended."""
+        chain: Chain = timer.of
+        if chain.event is not timer:
+            return
+        now = self.env._now
+        at, last = chain.at, chain.last
+        base = self._record_ops(chain, at, last)
+        self._lift(chain)
+        self.last_end = now
+        if last - 1 > at:
+            self._host_catches_up(chain, at, last - 1, base)
+        run = chain.known.pop(last - 1, None)
+        if run is not None:
+            run.done, run.span = True, chain.last_span
+        self._go_on(chain.rank, run, chain, now)
+
+    def _take_up(self, chain: Chain, now: float) -> None:
+        """Somebody asks for a resource of a chain: the op under way goes on as a run of its own."""
+        self._settle(chain, now, chain.last - 1)
+        if chain.event is None:  # the host's catching up had somebody else ask for it
+            return
+        place = chain.at
+        cause, span, ready = self._why(chain, place)
+        end = chain.ends[place - chain.first]
+        self._lift(chain)
+        run = chain.run_at(place)
+        run.cause, run.cause_span = cause, span
+        run.ready = run.start = ready
+        begin = ready + run.op.latency
+        if ready > now:  # it still waits for its launch
+            run.callbacks = self.on_launched
+            heappush(self.queue, (ready, NORMAL, next(self.eid), run))
+        elif begin > now:
+            run.callbacks = self.on_demand
+            heappush(self.queue, (begin, NORMAL, next(self.eid), run))
+        else:
+            run.left = self._stretched(run, begin) if run.op.reach > 0.0 else run.op.duration
+            for r, share in run.loads:
+                self.load[r] += share
+                self.users[r][run] = share
+            run.last, run.speed, run.binder = begin, 1.0, -1
+            run.end_event = run
+            run.callbacks = self.on_end
+            heappush(self.queue, (end, NORMAL, next(self.eid), run))
+
+    # -- ops that cannot wait for the chain's end -------------------------------------------------------------------
+
+    def _plan_wake(self, chain: Chain) -> None:
+        """Have an event where the host will issue an op that may begin before the chain ends."""
+        place = _wake_place(chain, self.plan.launch_queue)
+        chain.wake = None
+        if place >= 0:
+            chain.wake = timer = Timer(chain, self.on_wake)
+            heappush(self.queue, (chain.ends[place - chain.first], NORMAL, next(self.eid), timer))
+
+    def _wake(self, timer: Timer) -> None:
+        chain: Chain = timer.of
+        if chain.wake is timer:
+            self._settle(chain, self.env._now, chain.last - 1)
+            if chain.event is not None:
+                self._plan_wake(chain)
+
+
+def _with_launches(chain: Chain, first: int, last: int, now: float) -> list[float]:
+    """Ends of ops some of which may wait for their launches; ``chain.odd`` says which."""
+    ends, odd = [], {}
+    end = now
+    for place in range(first, last):
+        op, launched = chain.template.ops[place], chain.launched[place]
+        if launched > end:
+            odd[place] = end = launched
+        begin = end + op.latency
+        end = begin + max(op.duration, launched + op.reach - begin if op.reach > 0.0 else 0.0)
+        ends.append(end)
+    chain.odd = odd
+    return ends
+
+
+def _wake_place(chain: Chain, limit: int) -> int:
+    """The place in the chain whose end lets the host issue an op that may begin before the chain ends; -1: none."""
+    rank, template, at = chain.rank, chain.template, chain.at
+    if not rank.stalled:  # it waits for something else, or has issued its whole program
+        return -1
+    cumulative = template.cumulative
+    target = cumulative[at] + rank.outstanding - limit  # room for the next op once more kernels than this have ended
+    most = cumulative[chain.last - 1]
+    filling = rank.filling
+    if filling is not None and not filling.waiting:
+        target += filling.template.cumulative[-1] - filling.template.cumulative[len(filling.launched)]
+    if filling is None or not filling.waiting:
+        action, block, cursor = rank.action, rank.block, rank.cursor
+        while target < most:
+            while cursor >= len(block):
+                action += 1
+                if action >= len(rank.plan.actions):
+                    return -1
+                block, cursor = rank.units[rank.plan.actions[action][0]], 0
+            unit = block[cursor]
+            cursor += 1
+            if not _behind(chain, unit, action):
+                break
+            target += unit.kernels if isinstance(unit, PlanOp) else unit.cumulative[-1]
+    return bisect_right(cumulative, target, at) - 1 if target < most else -1
+
+
+def _behind(chain: Chain, unit: PlanOp | Template, action: int) -> bool:
+    """Whether something not issued yet cannot begin before the chain has ended: in its stream, or after what is."""
+    stream = chain.template.stream
+    op = unit if isinstance(unit, PlanOp) else unit.ops[0]
+    if op.stream == stream:
+        return True
+    if not op.deps:
+        return False
+    rank = chain.rank
+    block = rank.plan.blocks[rank.plan.actions[action][0]]
+    here = action == chain.action
+    return any(block[dep].stream == stream and (not here or dep >= chain.template.index) for dep in op.deps)
