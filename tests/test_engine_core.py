@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from plans import PlanMaker, times
 
-from sim.engine import core
+from sim.engine import sharing
 from sim.engine.core import simulate
 from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_NONE, CAUSE_STREAM
 
@@ -324,13 +324,13 @@ def test_one_solve_an_instant():
 def test_only_the_touched_component_is_solved(monkeypatch):
     """Two full links that share no activity: a change on one never brings the other's two flows into a solve."""
     sizes = []
-    solve = core.max_min
+    solve = sharing.max_min
 
     def counted(loads, weights):
         sizes.append(len(loads))
         return solve(loads, weights)
 
-    monkeypatch.setattr(core, "max_min", counted)
+    monkeypatch.setattr(sharing, "max_min", counted)
     maker = PlanMaker(LINK, streams=("a", "b", "c", "d"))
     for i in range(10):
         maker.op(f"a{i}", 1.0 + i / 7, {"link": 1.0}, stream="a")
