@@ -39,6 +39,25 @@ def programs(draw):
     return ranks, ops
 
 
+@st.composite
+def chained_programs(draw):
+    """Long runs of ops that follow each other, as a layer's do, with here and there something that breaks in."""
+    ranks, ops = draw(st.integers(1, 2)), []
+    for _ in range(draw(st.integers(5, 30))):
+        odd = draw(st.integers(0, 7)) == 0
+        members = sorted(draw(st.sets(st.integers(0, ranks - 1), min_size=1)))
+        op = {
+            "duration": draw(st.sampled_from([0.0, 0.2, 1.0, 2.5])), "members": members,
+            "loads": draw(st.dictionaries(st.sampled_from(("r0", "r1", OWN)), st.sampled_from([0.4, 1.0]), max_size=2)),
+            "latency": draw(st.sampled_from([0.0, 0.0, 0.3])), "launch": draw(st.sampled_from([0.0, 0.2, 0.9])),
+            "token": draw(st.sampled_from(["gives", "takes"])) if odd else "", "weight": 1.0,
+            "stream": draw(st.sampled_from(STREAMS[:2])), "back": 0 if odd else 1, "sync": odd and draw(st.booleans()),
+            "together": odd and len(members) > 1, "kernels": draw(st.sampled_from([1, 1, 1, 3])),
+        }  # fmt: skip
+        ops.append(op)
+    return ranks, ops
+
+
 def together(op, groups):
     """What distinguishes an op that ranks do as one activity: its rendezvous, and the same demand from everyone."""
     return {
@@ -300,3 +319,37 @@ def test_causes_leave_no_gap(program, launch_queue):
         pull = spans.launched[span] + op.reach - begin - op.latency if op.reach else 0.0
         if end - begin > (op.latency + max(op.duration, pull)) * (1 + 1e-9) + 1e-9:
             assert slowed[span] > 0.0, "nothing is slow without a reason"
+
+
+class OneByOne(core.Engine):
+    """The engine without chains laid out: one event after another."""
+
+    def _lay(self, run, now):
+        return False
+
+
+@given(chained_programs(), st.sampled_from([2, 5, 1024]))
+@settings(max_examples=100, deadline=None)
+def test_laying_out_a_chain_changes_nothing(program, launch_queue):
+    """Every column of every span: when, why, after which, and who waited for whom, to the last bit but rounding's."""
+    plan = build(program, launch_queue=launch_queue)
+    laid, single = simulate(plan), OneByOne(plan, None).run()
+    ours, theirs = spans_by_op(laid), spans_by_op(single)
+    assert ours.keys() == theirs.keys()
+    for key, (times, why) in theirs.items():
+        assert ours[key][0] == pytest.approx(times, rel=1e-9, abs=1e-12), key
+        assert ours[key][1] == why, key
+    contended = [sum(seconds for *_, seconds in t.contended) for t in (laid, single)]
+    assert contended[0] == pytest.approx(contended[1], rel=1e-9, abs=1e-12)
+
+
+def spans_by_op(timeline):
+    spans = timeline.spans
+    keys = list(zip(spans.op.tolist(), spans.action.tolist(), strict=True))
+    told = [None, *keys]  # -1 is nobody
+    times = zip(spans.launched, spans.ready, spans.start, spans.end, strict=True)
+    links = zip(spans.cause, spans.cause_span, spans.peer, strict=True)
+    return {
+        key: (tuple(map(float, row)), (int(cause), told[by + 1], told[peer + 1]))
+        for key, row, (cause, by, peer) in zip(keys, times, links, strict=True)
+    }

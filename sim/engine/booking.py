@@ -109,7 +109,7 @@ class Booking(Sharing):
     # -- what has happened by now -----------------------------------------------------------------------------------
 
     def _settle(self, chain: Chain, now: float, until: int) -> None:
-        """Record the ops that have ended by now, before place ``until``, and let the host issue what they made room for."""
+        """Record the ops that ended by now, before place ``until``; let the host issue what they made room for."""
         at, first = chain.at, chain.first
         place = min(first + bisect_right(chain.ends, now, at - first), until)
         if place > at:

@@ -10,7 +10,7 @@ uses its resources its times are sums, and cost the engine one event together (`
 from __future__ import annotations
 
 from array import array
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from sim.engine.state import FULL, Rank, Run
 from sim.plan import PlanOp
@@ -43,7 +43,7 @@ class Template:
         last = {op.stream: place for place, op in enumerate(ops)}
         self.others = tuple((s, place) for s, place in last.items() if s != self.stream)
         self.streams = tuple(s for s in last if s != ops[0].stream)
-        pairs = zip(ops, ops[1:], strict=False)
+        pairs = pairwise(ops)
         self.causes = [-1, *(CAUSE_STREAM if a.stream == b.stream else CAUSE_DEPENDENCY for a, b in pairs)]
 
 
@@ -111,13 +111,13 @@ def units(block: tuple[PlanOp, ...]) -> tuple[PlanOp | Template, ...]:
 def _end(block: tuple[PlanOp, ...], begin: int, final: list[int]) -> int:
     """Where a chain that begins here ends (exclusive): as far on as no op after it depends on an inner one."""
     end = begin + 1
-    if not _simple(block[begin]):
+    if not _simple(block[begin], 0, begin):
         return end
     needed = -1
     for index in range(begin + 1, len(block)):
         before, op = block[index - 1], block[index]
         follows = op.stream == before.stream or index - 1 in op.deps
-        if before.signals or op.waits or not follows or not _simple(op) or any(dep < begin for dep in op.deps):
+        if before.signals or op.waits or not follows or not _simple(op, begin, index):
             break
         needed = max(needed, final[index - 1])
         if needed <= index:
@@ -125,6 +125,7 @@ def _end(block: tuple[PlanOp, ...], begin: int, final: list[int]) -> int:
     return end
 
 
-def _simple(op: PlanOp) -> bool:
-    """Whether nothing but its turn and its resources decides when it runs."""
-    return op.group < 0 and not op.sync and all(share <= FULL for _, share in op.loads)
+def _simple(op: PlanOp, begin: int, index: int) -> bool:
+    """Whether nothing but ops from ``begin`` to its own ``index`` and its resources decides when it runs."""
+    alone = op.group < 0 and not op.sync and all(share <= FULL for _, share in op.loads)
+    return alone and all(begin <= dep < index for dep in op.deps)

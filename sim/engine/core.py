@@ -111,12 +111,13 @@ class Engine(Booking):
             run = Run(op, rank, clock)
             clock += op.launch_rest
             rank.outstanding += op.kernels
-            self._follow(run, rank)
-            if op is not unit:
+            if isinstance(unit, Template):
+                self._follow(run, rank)
                 run.place = 0
                 run.chain = rank.filling = Chain(unit, run)
             else:
-                rank.issued.append(run)
+                rank.issued.append(run)  # before its dependencies are looked at: it may name itself
+                self._follow(run, rank)
                 for token in op.signals:
                     rank.tokens[token] = run
             if not run.pending:

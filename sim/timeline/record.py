@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +65,8 @@ def spans_from(record: Record, causes: Sequence[int]) -> tuple[Spans, NDArray[np
     place[order] = np.arange(record.spans)
     numbers, chained = place[numbers], place[chained]
 
-    def column(name: str, kind: type) -> NDArray[np.generic]:
-        values = np.empty(record.spans, dtype=kind)
+    def column(name: str, kind: type) -> NDArray[Any]:
+        values: NDArray[Any] = np.empty(record.spans, dtype=kind)
         values[numbers], values[chained] = written[name], chain[name]
         return values
 
