@@ -17,8 +17,8 @@ def test_counts_equal_the_goldens():
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(done.stdout)["counts"]
-    assert counts["chain"] == {"ops": 1000, "events": 1000, "solves": 0}, "one event an uncontended op, and no solve"
-    assert counts["alternating"]["events"] == counts["alternating"]["ops"], (
+    assert counts["chain"] == {"ops": 1000, "events": 11, "solves": 0}, "a hundred ops that follow each other an event"
+    assert counts["alternating"]["events"] < counts["alternating"]["ops"], (
         "a latency costs no event where there is room"
     )
 
