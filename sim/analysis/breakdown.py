@@ -8,6 +8,7 @@ overlap.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -26,11 +27,21 @@ _PHASE = {"F": "forward", "B": "backward", "I": "backward", "W": "backward", "R"
 
 def breakdown(timeline: Timeline, compute_stream: int = 0) -> dict[str, float]:
     """Seconds by category, averaged over ranks; they sum to the makespan."""
+    return averaged(timeline, breakdowns(timeline, compute_stream))
+
+
+def breakdowns(timeline: Timeline, compute_stream: int = 0) -> list[dict[str, float]]:
+    """Seconds by category of each rank class; each of them sums to the makespan."""
+    table = _Table(timeline, compute_stream)
+    return [_RankBreakdown(timeline, table, number).total() for number in range(len(timeline.rank_classes))]
+
+
+def averaged(timeline: Timeline, parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over ranks of what each rank class has, in the order of ``CATEGORIES``; zeros are left out."""
     total = dict.fromkeys(CATEGORIES, 0.0)
     ranks = sum(row.members for row in timeline.rank_classes)
-    table = _Table(timeline, compute_stream)
-    for number, row in enumerate(timeline.rank_classes):
-        for category, seconds in _RankBreakdown(timeline, table, number).total().items():
+    for row, part in zip(timeline.rank_classes, parts, strict=True):
+        for category, seconds in part.items():
             total[category] = total.get(category, 0.0) + seconds * row.members / ranks
     return {category: seconds for category, seconds in total.items() if seconds > 0.0}
 

@@ -24,8 +24,9 @@ from sim.cost.kernels import KernelCost, kernel_cost
 from sim.cost.merge import Run, joined, runs
 from sim.cost.placing import Placing, placing
 from sim.cost.traffic import CollectiveCost
+from sim.mesh import Mesh
 from sim.plan import Plan, PlanOp, RankPlan
-from sim.spec.types import Scenario
+from sim.spec.types import LayoutSpec, Scenario
 from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
 from sim.workload.ops import Block, Collective, Copy, HostWork, Kernel, MemoryEffect, Op, RankProgram, Workload
 
@@ -97,6 +98,7 @@ class _Lowering:
         self.scenario = scenario
         self.classes = classes
         self.streams = stream_names(workload)
+        self.stage = _pipeline_ranks(scenario.layout)
         self.alone: dict[tuple[int, int], KernelCost] = {}  # by kind of node and the kernel's identity
         self.joined: dict[object, Run] = {}
         self.groups: dict[int, tuple[list[list[Op]], dict[int, int]]] = {}  # by identity of a block
@@ -135,6 +137,7 @@ class _Lowering:
             resident_gpu=program.resident_gpu,
             resident_host=program.resident_host,
             resident_nvme=program.resident_nvme,
+            stage=int(self.stage[first]),
         )
 
     def _resources(self) -> tuple[ResourceRow, ...]:
@@ -357,6 +360,12 @@ class _Lowering:
         met = np.unique(of)
         each = seconds[met] * count / self.classes.resource_size[met]
         return met.tolist(), each.tolist(), totals[met].tolist()
+
+
+def _pipeline_ranks(layout: LayoutSpec) -> NDArray[np.int64]:
+    """Pipeline rank of each rank."""
+    sizes = {axis: int(getattr(layout, axis)) for axis in layout.order}
+    return Mesh(sizes=sizes, order=layout.order).coordinate("pp")
 
 
 def stream_names(workload: Workload) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ class OpRow:
 class RankClassRow:
     """``members`` ranks represented by the rank ``representative``, which sits on ``device`` (a name such as n0.gpu3).
 
+    ``stage`` is their pipeline rank: the same for all of them.
+
     ``resident_gpu``, ``resident_host`` and ``resident_nvme`` are (owner, bytes) held before the step begins.
     """
 
@@ -70,6 +72,7 @@ class RankClassRow:
     resident_gpu: tuple[tuple[str, float], ...]
     resident_host: tuple[tuple[str, float], ...]
     resident_nvme: tuple[tuple[str, float], ...] = ()
+    stage: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
