@@ -1,4 +1,4 @@
-"""Why: path, exposure, waits, utilisation, balance and peaks, against steps worked out by hand and against each other."""
+"""Why: path, exposure, waits, utilisation, balance, peaks, against steps worked out by hand and each other."""
 
 from dataclasses import replace
 
@@ -159,7 +159,7 @@ def test_everything_adds_up(scenario):
         assert total == pytest.approx(timeline.makespan, rel=1e-9)
     assert {row.name: row.mean for row in found.links} == pytest.approx(step.result.utilisation, rel=1e-6)
     for row in found.links:
-        assert -1e-9 <= row.over_time.min()
+        assert row.over_time.min() >= -1e-9
         assert row.peak <= 1.0 + 1e-9
     for row in found.exposure:
         assert row.busy == pytest.approx(row.overlapped + row.exposed, rel=1e-9)
