@@ -10,8 +10,10 @@ Strings the rooms together and owns nothing else. ``stepline`` is this module wi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -25,9 +27,11 @@ from sim.cluster.build import build as build_cluster
 from sim.cluster.show import NodeView, views
 from sim.cost.lower import lower
 from sim.engine.core import simulate as simulate_plan
+from sim.errors import Problem, ScenarioError
 from sim.spec import placement
 from sim.spec.load import load
 from sim.spec.types import ClusterSpec, Scenario
+from sim.timeline import pack
 from sim.timeline.columns import Timeline
 from sim.workload import model
 from sim.workload.build import build as build_workload
@@ -39,14 +43,21 @@ from sim.workload.schedules.dry_run import dry_run
 from sim.workload.schedules.grid import draw
 from sim.workload.schedules.own import faults
 
+SCENARIO, SCHEDULE, TIMELINE = "scenario.yaml", "schedule.csv", "timeline.npz"
+"""What a run's folder keeps so that it can be opened again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One simulated step: what was asked, what happened, and what follows from it."""
+    """One simulated step: what was asked, what happened, and what follows from it.
+
+    ``document`` is the resolved scenario as plain values, empty where there was no file.
+    """
 
     scenario: Scenario
     timeline: Timeline
     result: Result
+    document: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -57,7 +68,46 @@ def run(
     ``overrides`` are ``key.path=value`` texts; ``progress`` is called with (spans so far, spans in all); ``fold=False``
     simulates every rank. Raises ``ScenarioError`` for bad input, ``InfeasibleError`` where ranks have no route.
     """
-    return simulate(_load(source, overrides), fold=fold, progress=progress)
+    loaded = load(source, overrides, reader=faults)
+    return replace(simulate(loaded.scenario, fold=fold, progress=progress), document=loaded.document)
+
+
+def reopen(folder: Path) -> Step:
+    """The step that ``stepline run`` left in ``folder``: its scenario and its timeline, explained anew.
+
+    Raises ``ScenarioError`` where the folder holds no whole run.
+    """
+    scenario, path = folder / SCENARIO, folder / TIMELINE
+    missing = [file.name for file in (scenario, path) if not file.is_file()]
+    if missing:
+        what = f"holds no run (no {' and no '.join(missing)}); make one with stepline run FILE --out {folder}"
+        raise ScenarioError([Problem(str(folder), 0, 0, "", what)])
+    loaded = load(str(scenario), reader=faults)
+    try:
+        timeline = pack.read(path)
+    except (OSError, ValueError) as error:
+        what = f"is no timeline of this version of Stepline: {error}; run the scenario again"
+        raise ScenarioError([Problem(str(path), 0, 0, "", what)]) from error
+    ranks = sum(row.members for row in timeline.rank_classes)
+    if ranks != loaded.scenario.layout.world or any(row.representative >= ranks for row in timeline.rank_classes):
+        there = loaded.scenario.layout.world
+        what = f"is a step of {ranks} ranks, not the {there} of {SCENARIO}; run the scenario again"
+        raise ScenarioError([Problem(str(path), 0, 0, "", what)])
+    result = analyse(timeline, _facts(loaded.scenario, build_workload(loaded.scenario), timeline), 0.0)
+    return Step(scenario=loaded.scenario, timeline=timeline, result=result, document=loaded.document)
+
+
+def kept(step: Step) -> dict[str, str]:
+    """The text files by which ``reopen`` knows a step's scenario; none where it came from no file."""
+    if not step.document:
+        return {}
+    document: dict[str, Any] = json.loads(json.dumps(step.document, default=str))
+    texts = {}
+    if (order := step.scenario.layout.schedule_file) is not None:
+        document["layout"]["schedule_file"] = SCHEDULE
+        texts[SCHEDULE] = order.text
+    said = "# The scenario of this folder's run, names written out and overrides applied (JSON is YAML, too).\n"
+    return {SCENARIO: f"{said}{json.dumps(document, indent=2)}\n", **texts}
 
 
 def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, int], None] | None = None) -> Step:
@@ -67,9 +117,15 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
     plan = lower(workload, build_cluster(scenario.cluster), scenario, fold=fold)
     total = sum(len(rank.blocks[block]) for rank in plan.ranks for block, _ in rank.actions)
     timeline = simulate_plan(plan, None if progress is None else lambda done: progress(done, total))
+    facts = _facts(scenario, workload, timeline)
+    return Step(scenario=scenario, timeline=timeline, result=analyse(timeline, facts, perf_counter() - began))
+
+
+def _facts(scenario: Scenario, workload: Workload, timeline: Timeline) -> Facts:
+    """What a timeline cannot know of its step."""
     seats, compute = _Seats(scenario), scenario.precision.compute
     first = [row.representative for row in timeline.rank_classes]
-    facts = Facts(
+    return Facts(
         scenario=scenario.name,
         tokens=workload.tokens,
         model_flops=workload.model_flops,
@@ -82,7 +138,6 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
         counts=_counts(scenario),
         quoted=_quoted(scenario),
     )
-    return Step(scenario=scenario, timeline=timeline, result=analyse(timeline, facts, perf_counter() - began))
 
 
 def check(source: str, overrides: Sequence[str] = ()) -> Verdict:

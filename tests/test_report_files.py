@@ -124,7 +124,7 @@ def test_collectives_are_named_as_nccl_names_them():
 
 def test_files_are_written_whole_and_again(step, tmp_path):
     first = {p.name: p.read_bytes() for p in write_all(tmp_path / "a" / "b", step.timeline, step.result)}
-    assert set(first) == {"result.json", "timeline.png", "timeline.svg", "trace.json.gz"}
+    assert set(first) == {"result.json", "timeline.npz", "timeline.png", "timeline.svg", "trace.json.gz"}
     assert {p.name: p.read_bytes() for p in write_all(tmp_path / "c", step.timeline, step.result)} == first
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == sorted(first), "no part is left behind"
 

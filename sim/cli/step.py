@@ -19,6 +19,7 @@ def run(
     no_fold: Annotated[bool, typer.Option("--no-fold", help="Simulate every rank, not one of each kind.")] = False,
 ) -> None:
     """Simulate one step: step time, breakdown, memory, what it is bound by; figures and a trace as files."""
+    from sim.api import kept
     from sim.api import run as simulate_file
     from sim.report import result_json, text
 
@@ -33,7 +34,7 @@ def run(
         from sim.report.files import write_all
 
         where = out or Path("out") / step.scenario.name
-        paths = write_all(where, step.timeline, step.result)
+        paths = write_all(where, step.timeline, step.result, kept(step))
         console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
     if not step.result.fits:
         text.show_remedies(console, step.result)

@@ -1,17 +1,23 @@
-"""The files of a step: result.json, the figure as PNG and SVG, the trace. The one place of this room that writes."""
+"""The files of a step: result.json, the figure as PNG and SVG, the trace, what opens the folder again.
+
+The one place of this room that writes.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sim.analysis.result import Result
 from sim.errors import Problem, ScenarioError
 from sim.report import result_json, trace
 from sim.report.figure import save, step_figure
+from sim.timeline import pack
 from sim.timeline.columns import Timeline
 
 if TYPE_CHECKING:
@@ -64,8 +70,12 @@ def _into(out: Path) -> Iterator[None]:
         raise ScenarioError([Problem(str(out), 0, 0, "", what)]) from error
 
 
-def write_all(out: Path, timeline: Timeline, result: Result) -> list[Path]:
+def write_all(
+    out: Path, timeline: Timeline, result: Result, beside: Mapping[str, str] = MappingProxyType({})
+) -> list[Path]:
     """Write every file of a step into ``out`` (made if need be) and return their paths.
+
+    ``beside``: name -> text of further files, those by which the folder is opened again.
 
     Each file is written beside its place and then moved there: a killed run leaves whole files or none.
     Raises ``ScenarioError`` where nothing can be written.
@@ -77,7 +87,13 @@ def write_all(out: Path, timeline: Timeline, result: Result) -> list[Path]:
             _atomic(out / "timeline.png", lambda path: save(figure, path, "png")),
             _atomic(out / "timeline.svg", lambda path: save(figure, path, "svg")),
             _atomic(out / "trace.json.gz", lambda path: trace.write(timeline, path, result.memory)),
+            _atomic(out / "timeline.npz", lambda path: pack.write(timeline, path)),
+            *(_atomic(out / name, partial(_write_text, text=text)) for name, text in beside.items()),
         ]
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
 
 
 def _atomic(path: Path, write: Callable[[Path], object]) -> Path:

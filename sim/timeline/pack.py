@@ -1,0 +1,161 @@
+"""A timeline as one file, ``timeline.npz``, and back: what a run keeps so that it can be explained and exported later.
+
+Owns the format: an npz (a zip of numpy arrays) with one array a column, plus the tables as MessagePack bytes in an
+array ``tables``. Arrays of objects (pickles) are neither written nor read; whatever a file claims is checked before it
+is believed. The bytes depend on the timeline alone.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.timeline.columns import OpRow, RankClassRow, ResourceRow, Spans, Timeline
+
+FORMAT = 1
+MOST_BYTES = 8 << 30
+"""Of an unpacked file: beyond it a file is taken for a trap (a step of 100 million spans has 6 GB)."""
+
+_TYPES = {
+    "op": np.int32, "action": np.int32, "microbatch": np.int32, "launched": np.float64, "ready": np.float64,
+    "start": np.float64, "end": np.float64, "cause": np.int8, "cause_span": np.int64, "peer": np.int64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    format: int
+    ops: tuple[OpRow, ...]
+    rank_classes: tuple[RankClassRow, ...]
+    resources: tuple[ResourceRow, ...]
+    stream_names: tuple[str, ...]
+    makespan: float
+    events: int
+    solves: int
+
+
+def write(timeline: Timeline, path: Path) -> None:
+    """Write ``timeline`` to ``path``. Raises ``OSError``."""
+    tables = _Tables(
+        format=FORMAT,
+        ops=timeline.ops,
+        rank_classes=timeline.rank_classes,
+        resources=timeline.resources,
+        stream_names=timeline.stream_names,
+        makespan=timeline.makespan,
+        events=timeline.events,
+        solves=timeline.solves,
+    )
+    span, resource, seconds = zip(*timeline.contended, strict=True) if timeline.contended else ((), (), ())
+    arrays: dict[str, NDArray[Any]] = {
+        "tables": np.frombuffer(msgspec.msgpack.encode(tables), dtype=np.uint8),
+        **{field.name: getattr(timeline.spans, field.name) for field in fields(Spans)},
+        "contended_span": np.array(span, dtype=np.int64),
+        "contended_resource": np.array(resource, dtype=np.int64),
+        "contended_seconds": np.array(seconds, dtype=np.float64),
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for name, array in arrays.items():
+            data = io.BytesIO()
+            np.lib.format.write_array(data, np.ascontiguousarray(array), allow_pickle=False)
+            # times have few bits to spare: packing them takes seconds of a large step and saves little
+            how = zipfile.ZIP_STORED if array.dtype == np.float64 else zipfile.ZIP_DEFLATED
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getvalue(), how)
+
+
+def read(path: Path) -> Timeline:
+    """Read what ``write`` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a timeline of this format, or not a whole one; says what is wrong.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            if sum(member.file_size for member in file.infolist()) > MOST_BYTES:
+                msg = f"unpacks to more than {MOST_BYTES} bytes"
+                raise ValueError(msg)
+            found = {name.removesuffix(".npy"): _array(file, name) for name in file.namelist()}
+        tables = msgspec.msgpack.decode(found["tables"].tobytes(), type=_Tables)
+        timeline = _timeline(found, tables)
+    except KeyError as error:
+        msg = f"has no {error.args[0]}"
+        raise ValueError(msg) from error
+    except (zipfile.BadZipFile, msgspec.MsgspecError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(str(error) or error.__class__.__name__) from error
+    wrong = _wrong(timeline)
+    if wrong:
+        raise ValueError(wrong)
+    return timeline
+
+
+def _array(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    data = io.BytesIO(file.read(name))
+    array: NDArray[Any] = np.lib.format.read_array(data, allow_pickle=False)
+    return array
+
+
+def _timeline(found: dict[str, NDArray[Any]], tables: _Tables) -> Timeline:
+    if tables.format != FORMAT:
+        msg = f"has format {tables.format}, not {FORMAT}"
+        raise ValueError(msg)
+    columns = {name: _column(found[name], name, kind) for name, kind in _TYPES.items()}
+    contended = zip(
+        _column(found["contended_span"], "contended_span", np.int64).tolist(),
+        _column(found["contended_resource"], "contended_resource", np.int64).tolist(),
+        _column(found["contended_seconds"], "contended_seconds", np.float64).tolist(),
+        strict=True,
+    )
+    return Timeline(
+        spans=Spans(**columns),
+        contended=tuple(contended),
+        ops=tables.ops,
+        rank_classes=tables.rank_classes,
+        resources=tables.resources,
+        stream_names=tables.stream_names,
+        makespan=tables.makespan,
+        events=tables.events,
+        solves=tables.solves,
+    )
+
+
+def _column(array: NDArray[Any], name: str, kind: type) -> NDArray[Any]:
+    if array.dtype != np.dtype(kind) or array.ndim != 1:
+        msg = f"{name} is {array.ndim}-dimensional {array.dtype}, not a column of {np.dtype(kind)}"
+        raise ValueError(msg)
+    return array
+
+
+def _wrong(timeline: Timeline) -> str:
+    """What in a timeline points nowhere or is no time; empty: nothing."""
+    spans, count = timeline.spans, len(timeline.spans.end)
+    if any(len(getattr(spans, field.name)) != count for field in fields(Spans)):
+        return "its columns are not of one length"
+    span = np.array([row[0] for row in timeline.contended], dtype=np.int64)
+    resource = np.array([row[1] for row in timeline.contended], dtype=np.int64)
+    tied = [row for op in timeline.ops for row, _ in op.demands] + [op.bound_by for op in timeline.ops]
+    ranges = (
+        ("op", spans.op, 0, len(timeline.ops)),
+        ("cause", spans.cause, 0, 4),
+        ("cause_span", spans.cause_span, -1, count),
+        ("peer", spans.peer, -1, count),
+        ("contended_span", span, 0, count),
+        ("contended_resource", resource, 0, len(timeline.resources)),
+        ("rank_class", np.array([op.rank_class for op in timeline.ops]), 0, len(timeline.rank_classes)),
+        ("stream", np.array([op.stream for op in timeline.ops]), 0, len(timeline.stream_names)),
+        ("resource of an op", np.array(tied), -1, len(timeline.resources)),
+    )
+    for name, values, low, high in ranges:
+        if len(values) and not (low <= values.min() and values.max() < high):
+            return f"{name} is out of its range {low} to {high - 1}"
+    times = (spans.launched, spans.ready, spans.start, spans.end)
+    if not all(np.isfinite(values).all() and (values >= 0.0).all() for values in times):
+        return "a time is not a number of seconds"
+    return "" if np.isfinite(timeline.makespan) else "its length is not a number of seconds"
