@@ -31,7 +31,8 @@ def test_run_writes_its_files_where_it_says(tmp_path):
     done = stepline("run", "quickstart", "--out", "here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = {p.name for p in (tmp_path / "here").iterdir()}
-    assert written == {"result.json", "timeline.png", "timeline.svg", "trace.json.gz"}
+    figures = {"timeline.png", "timeline.svg"}
+    assert written == {"result.json", "scenario.yaml", "timeline.npz", "trace.json.gz", *figures}
     assert "bound by" in done.stdout
 
 
