@@ -10,10 +10,11 @@ it, NVLink and NICs as bandwidth x efficiency (what collectives sustain of the l
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase as fnmatch
 
 import numpy as np
 
-from sim.cluster.graph import NodeGraph, node_graph, process_socket, socket_of
+from sim.cluster.graph import NodeGraph, grid_links, node_graph, process_socket, socket_of
 from sim.cluster.types import Cluster, NodeKind, Place, Resource, ResourceKind
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec
@@ -48,8 +49,10 @@ def build(spec: ClusterSpec) -> Cluster:
 
 
 def _leaves(spec: ClusterSpec) -> int:
-    """Leaves whose uplinks can bind: none without oversubscription, nor where one leaf holds every node."""
-    if spec.fabric is None or spec.nics is None or spec.fabric.oversubscription <= 1.0:
+    """Leaves whose uplinks can bind: none where they carry what is below, nor where one leaf holds every node."""
+    if spec.fabric is None or spec.nics is None or not spec.fabric.nodes_per_leaf:
+        return 0
+    if spec.fabric.oversubscription <= 1.0 and all(v.part != "uplink" for v in spec.variations):
         return 0
     leaves = -(-len(spec.machine_of_node) // spec.fabric.nodes_per_leaf)
     return leaves if leaves > 1 or spec.fabric.rails else 0
@@ -103,30 +106,33 @@ def _missing(spec: ClusterSpec) -> dict[int, tuple[tuple[str, int], ...]]:
 _PARTS = {
     "gpu": ("gpu{}.sm",),
     "hbm": ("gpu{}.hbm",),
-    "nvlink": ("gpu{}.nvlink.tx", "gpu{}.nvlink.rx"),
+    "nvlink": ("gpu{0}.nvlink.tx", "gpu{0}.nvlink.rx", "gpu{0}-*", "gpu*-{0}.nvlink.to"),
     "pcie": ("gpu{}.pcie.h2d", "gpu{}.pcie.d2h", "gpu{}.pcie.duplex"),
     "nic": ("nic{}.nic.tx", "nic{}.nic.rx"),
     "dram": ("socket{}.dram",),
     "cores": ("socket{}.cores",),
+    "links": ("gpu{}.d*",),
+    "uplink": ("rail{}.up.leaf.up", "rail{}.down.leaf.down"),
 }
-"""Part of a variation -> the resources that it slows, by the names that they have in a node."""
+"""Part of a variation -> the resources that it slows, by the names (patterns) that they have in a node."""
 
 
 def _changed(spec: ClusterSpec, cluster: Cluster) -> dict[int, float]:
     """Capacities of the single resources that a variation slows. Two variations of one part multiply."""
     changed: dict[int, float] = {}
     for variation in spec.variations:
-        kind = cluster.node(variation.node)
+        node = variation.node + (cluster.nodes if variation.part == "uplink" else 0)
+        kind = cluster.node(node) if node < len(cluster.kind_of) else cluster.kinds[0]
         if (variation.part, variation.index) in kind.missing:
             continue
-        number = {resource.name: local for local, resource in enumerate(kind.resources)}
         names = [name.format(variation.index) for name in _PARTS[variation.part]]
-        present = [number[name] for name in names if name in number]
+        present = [n for n, resource in enumerate(kind.resources) if any(fnmatch(resource.name, p) for p in names)]
         if not present:
-            msg = f'cluster "{spec.name}" has no {variation.part} {variation.index} in a node; see cluster.variations'
+            where = f"{variation.part} {variation.index} of {'leaf' if variation.part == 'uplink' else 'node'}"
+            msg = f'cluster "{spec.name}" has no {where} {variation.node}; see cluster.variations'
             raise InfeasibleError(msg)
         for local in present:
-            at = cluster.at(variation.node, local)
+            at = cluster.at(node, local)
             changed[at] = changed.get(at, kind.resources[local].capacity) * variation.speed
     return changed
 
@@ -153,6 +159,7 @@ def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Rout
         nvme_write=from_dram[socket]["nvme"] if drives else (),
         nvme=graph.number("nvme.nvme.busy"),
         rail=_rail(graph, from_gpu[gpu].get("network.out", (-1,))[0]),
+        grid=grid_links(graph, gpu),
         worked=tuple(
             (graph.number(f"socket{s}.dram"), graph.number(f"socket{s}.cores")) for s in (sockets or (socket,))
         ),
@@ -171,7 +178,8 @@ def _peer(
     (a, b), (from_gpu, from_dram) = pair, routes
     if a == b:
         return ()
-    straight = spec.p2p or all(graph.number(f"gpu{g}.nvlink.tx") >= 0 for g in pair)
+    ports = all(graph.number(f"gpu{g}.nvlink.tx") >= 0 for g in pair)
+    straight = spec.p2p or ports or graph.number(f"gpu{a}-{b}.nvlink.to") >= 0
     socket = socket_of(spec, b)
     there = from_gpu[a].get(f"gpu{b}" if straight else f"dram{socket}")
     if there is None:

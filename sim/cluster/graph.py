@@ -13,9 +13,10 @@ host memory. Switches between nodes are built elsewhere (``build``): a leaf is a
 from __future__ import annotations
 
 from collections.abc import Collection
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
+from sim.cluster.grid import links_of
 from sim.cluster.types import Resource, ResourceKind
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec, NicSpec
@@ -29,14 +30,14 @@ _SOCKET_DISTANCE = 0.25
 class NodeGraph:
     """Wiring of one node while it is built; ``resources`` in the order of their numbers."""
 
-    __slots__ = ("_graph", "_numbers", "cluster", "resources")
+    __slots__ = ("_graph", "_numbers", "resources", "spec")
 
-    def __init__(self, cluster: str) -> None:
+    def __init__(self, spec: ClusterSpec) -> None:
         import networkx as nx  # noqa: PLC0415  lazily: slow to import, and needed only to build
 
         self._graph: Any = nx.DiGraph()
         self._numbers: dict[str, int] = {}
-        self.cluster = cluster
+        self.spec = spec
         self.resources: list[Resource] = []
 
     def resource(self, owner: str, kind: ResourceKind, capacity: float, unit: str = "B") -> str:
@@ -86,7 +87,7 @@ def node_graph(spec: ClusterSpec, missing: Collection[tuple[str, int]] = ()) -> 
     Raises:
         InfeasibleError: a PCIe switch would hang on two sockets.
     """
-    graph = NodeGraph(spec.name)
+    graph = NodeGraph(spec)
     _add_sockets(graph, spec)
     _add_switches(graph, spec)
     for gpu in range(spec.gpus_per_host):
@@ -95,6 +96,8 @@ def node_graph(spec: ClusterSpec, missing: Collection[tuple[str, int]] = ()) -> 
         _add_nvlink(graph, spec, missing)
     if spec.nics is not None:
         _add_nics(graph, spec.nics, spec.gpus_per_host, missing)
+    if spec.fabric is not None and spec.fabric.dimensions:
+        _add_grid(graph, spec)
     if spec.nvme is not None:
         graph.link("nvme", "socket0", graph.resource("nvme", "nvme.read", spec.nvme.read))
         graph.link("socket0", "nvme", graph.resource("nvme", "nvme.write", spec.nvme.write))
@@ -165,10 +168,32 @@ def _add_nvlink(graph: NodeGraph, spec: ClusterSpec, missing: Collection[tuple[s
     # bandwidth x efficiency is what those rings sustain together.
     assert spec.nvlink is not None
     capacity = spec.nvlink.bandwidth * spec.nvlink.efficiency
-    for gpu in [g for g in range(spec.gpus_per_host) if ("nvlink", g) not in missing]:
+    there = [g for g in range(spec.gpus_per_host) if ("nvlink", g) not in missing]
+    if spec.nvlink.kind == "full":
+        for a, b in permutations(there, 2):
+            one = graph.resource(f"gpu{a}-{b}", "nvlink.to", capacity / (spec.gpus_per_host - 1))
+            graph.link(f"gpu{a}", f"gpu{b}", one, distance=2 * _NVLINK_DISTANCE)
+        return
+    for gpu in there:
         name = f"gpu{gpu}"
         graph.link(name, "nvlink", graph.resource(name, "nvlink.tx", capacity), distance=_NVLINK_DISTANCE)
         graph.link("nvlink", name, graph.resource(name, "nvlink.rx", capacity), distance=_NVLINK_DISTANCE)
+
+
+def _add_grid(graph: NodeGraph, spec: ClusterSpec) -> None:
+    """Links of every GPU in every dimension; which node each leads to is the business of ``grid``."""
+    assert spec.fabric is not None
+    for gpu in range(spec.gpus_per_host):
+        for d, dimension in enumerate(spec.fabric.dimensions):
+            for suffix, kind in links_of(dimension):
+                graph.resource(f"gpu{gpu}.d{d}{suffix}", kind, dimension.bandwidth)
+
+
+def grid_links(graph: NodeGraph, gpu: int) -> tuple[int, ...]:
+    """Local numbers of a GPU's links in the grid, one dimension after another."""
+    dimensions = graph.spec.fabric.dimensions if graph.spec.fabric is not None else ()
+    names = [f"gpu{gpu}.d{d}{suffix}.{kind}" for d, one in enumerate(dimensions) for suffix, kind in links_of(one)]
+    return tuple(graph.number(name) for name in names)
 
 
 def _add_nics(graph: NodeGraph, nics: NicSpec, gpus: int, missing: Collection[tuple[str, int]]) -> None:

@@ -13,12 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.cluster.grid import Grid
 from sim.spec.types import ClusterSpec
 
 ResourceKind = Literal[
     "sm", "hbm", "nvlink.tx", "nvlink.rx", "pcie.h2d", "pcie.d2h", "pcie.duplex", "uplink.in", "uplink.out",
     "dram", "cores", "socket_link", "nic.tx", "nic.rx", "nvme.read", "nvme.write", "nvme.busy",
-    "leaf.up", "leaf.down",
+    "leaf.up", "leaf.down", "nvlink.to", "grid.next", "grid.back", "grid.out", "grid.in", "grid.to",
 ]  # fmt: skip
 
 
@@ -37,10 +38,10 @@ class Place:
     """What one GPU of a node meets: local resource numbers.
 
     ``h2d`` and ``d2h`` are whole paths between the GPU and the DRAM of its socket, HBM and DRAM included; ``nic``
-    is the adapter that serves this GPU (-1: none). ``nvlink_tx``/``nvlink_rx`` are -1 without NVLink. ``nvme_read`` and
+    is the adapter that serves this GPU (-1: none). ``nvlink_tx``/``nvlink_rx`` are -1 without a port. ``nvme_read`` and
     ``nvme_write`` are paths between the drives and that DRAM, ``nvme`` the time of the drives (none without drives).
     ``worked`` are the (dram, cores) of the sockets that its process works on: its own, or all. ``rail`` is the number
-    of its adapter in the node.
+    of its adapter in the node; ``grid`` are its links in ``fabric.dimensions``, one dimension after another.
     """
 
     sm: int
@@ -59,6 +60,7 @@ class Place:
     nvme: int = -1
     worked: tuple[tuple[int, int], ...] = ()
     rail: int = -1
+    grid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +81,8 @@ class NodeKind:
 
     @property
     def has_network(self) -> bool:
-        """Whether any adapter is there."""
-        return any(place.nic_tx >= 0 for place in self.places)
+        """Whether any adapter, or link of a grid, is there."""
+        return any(place.nic_tx >= 0 or place.grid for place in self.places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,6 +100,7 @@ class Cluster:
     changed: Mapping[int, float] = field(default_factory=dict)
     leaves: int = 0
     per_node: int = field(init=False)
+    grid: Grid | None = field(init=False)
     _table: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +109,8 @@ class Cluster:
         for kind, row in zip(self.kinds, table, strict=True):
             row[: len(kind.resources)] = [resource.capacity for resource in kind.resources]
         object.__setattr__(self, "_table", table)
+        dimensions = self.spec.fabric.dimensions if self.spec.fabric is not None else ()
+        object.__setattr__(self, "grid", Grid(dimensions) if dimensions else None)
 
     @property
     def nodes(self) -> int:
@@ -144,6 +149,21 @@ class Cluster:
         if i // per == j // per and up == down:
             return ()
         return self.at(self.nodes + i // per, 2 * up), self.at(self.nodes + j // per, 2 * down + 1)
+
+    def between(self, a: tuple[int, int], b: tuple[int, int]) -> list[tuple[int, float]]:
+        """(Resource, part of the bytes) of what a message meets from a GPU (node, GPU) to one of another node.
+
+        In a grid it arrives at its sender's place there, and goes on inside the node.
+        """
+        (i, gpu), (j, to) = a, b
+        if self.grid is None:
+            ends = self.at(i, self.node(i).places[gpu].nic_tx), self.at(j, self.node(j).places[to].nic_rx)
+            return [(number, 1.0) for number in (*ends, *self.crossing(a, b))]
+        kind = self.node(j)
+        found = [
+            (self.at(h.node, self.node(h.node).places[gpu].grid[h.link]), h.part) for h in self.grid.hops(i, j)
+        ]
+        return found + [(self.at(j, local), 1.0) for local in (kind.peer[gpu][to] if to != gpu else ())]
 
     def name_of(self, number: int) -> str:
         """A resource by its name in the cluster: ``n3.gpu0.hbm``, ``leaf1.rail0.leaf.up``."""

@@ -9,6 +9,8 @@ normal kernels; DeepSeek-V3 technical report, section 3.2.2). Experts are taken 
 parts f of the members, a token with k copies visits a node with probability 1 - (1 - f)^k; with at most M nodes a
 token, M (1 - (1 - 1/M)^k) of them in all. Sums on the way back cross the same links the other way round.
 
+Between leaves of the fabric each message crosses the uplinks on its way; in a grid of nodes, links of its sender.
+
 Limits. Messages have no overhead of their own; a network hop does not load PCIe.
 """
 
@@ -16,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from sim.cluster.types import Cluster
-from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
+from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, messages, need_network, pace_of
 from sim.workload.ops import Collective
 
 
@@ -33,16 +36,17 @@ def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Clus
     nodes = by_node(members)
     need_network(nodes, cluster)
     pace = pace_of(nodes, cluster)
-    visits = _visits(work, {node: len(gpus) / len(members) for node, gpus in nodes.items()})
-    loads = _Loads(cluster)
+    loads, size = _Loads(cluster, once=work.copies > 0), work.size * messages(cluster).wire
+    visits = _visits(replace(work, size=size), {node: len(gpus) / len(members) for node, gpus in nodes.items()})
     for node in nodes:
-        loads.inside(node, nodes, work.size / len(members))
+        loads.inside(node, nodes, size / len(members))
         if len(nodes) > 1:
             loads.between(node, nodes, visits)
             if work.copies:
                 there = len(nodes[node])
-                loads.inside(node, nodes, work.size * (len(members) - there) / len(members) / there)
-    cost = cost_of(loads.amounts, pace.message(across=len(nodes) > 1), cluster)
+                loads.inside(node, nodes, size * (len(members) - there) / len(members) / there)
+    pairs = [(a, b) for a in nodes for b in nodes] if cluster.grid is not None else list(pairwise(nodes))
+    cost = cost_of(loads.amounts, pace.message(pairs, cluster), cluster)
     return replace(cost, sm_load=pace.sm_share * cost.duration)
 
 
@@ -63,8 +67,9 @@ def _visits(work: Collective, parts: dict[int, float]) -> dict[int, float]:
 class _Loads:
     """Bytes on each resource of the cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, once: bool) -> None:
         self.cluster = cluster
+        self.once = once
         self.amounts: dict[int, float] = {}
 
     def inside(self, node: int, nodes: Mapping[int, tuple[int, ...]], size: float) -> None:
@@ -78,14 +83,40 @@ class _Loads:
     def between(self, node: int, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:
         """What each member of a node sends to other nodes and, evenly with its neighbours, receives from them."""
         gpus, total = nodes[node], sum(len(gpus) for gpus in nodes.values())
-        sent = sum(size for other, size in visits.items() if other != node)
         arriving = visits[node] * (total - len(gpus)) / len(gpus)
+        sent = sum(size for other, size in visits.items() if other != node)
+        for gpu in gpus:
+            self._add(node, self.cluster.node(node).places[gpu].hbm, sent + arriving)
+        if self.cluster.grid is not None:
+            self._over_grid(node, nodes, visits)
+            return
         for gpu in gpus:
             place = self.cluster.node(node).places[gpu]
             self._add(node, place.nic_tx, sent)
             self._add(node, place.nic_rx, arriving)
-            self._add(node, place.hbm, sent + arriving)
+        if self.cluster.leaves:
+            self._over_spine(node, nodes, visits)
+
+    def _over_grid(self, node: int, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:
+        """Each message by the links of its sender, then inside the receiver's node."""
+        for gpu in nodes[node]:
+            for other in [n for n in nodes if n != node]:
+                there = (gpu,) if self.once else nodes[other]
+                for to in there:
+                    for number, part in self.cluster.between((node, gpu), (other, to)):
+                        self._at(number, visits[other] * part / len(there))
+
+    def _over_spine(self, node: int, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:
+        """Uplinks of the leaves that messages leave and enter; what goes once to a node stays on its rail."""
+        for gpu in nodes[node]:
+            for other in [n for n in nodes if n != node]:
+                there = (gpu,) if self.once else nodes[other]
+                for to in there:
+                    for number in self.cluster.crossing((node, gpu), (other, to)):
+                        self._at(number, visits[other] / len(there))
+
+    def _at(self, number: int, amount: float) -> None:
+        self.amounts[number] = self.amounts.get(number, 0.0) + amount
 
     def _add(self, node: int, local: int, amount: float) -> None:
-        number = self.cluster.at(node, local)
-        self.amounts[number] = self.amounts.get(number, 0.0) + amount
+        self._at(self.cluster.at(node, local), amount)

@@ -6,11 +6,11 @@ choice: as NCCL's tuner does, the least time of the candidates alone on their li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sim.cluster.types import Cluster
-from sim.cost import steps, trees
+from sim.cost import levels, steps, trees
 from sim.cost.collectives import ring
 from sim.cost.traffic import (
     PROTOCOLS,
@@ -35,7 +35,9 @@ class Algorithm:
     needs: Callable[[Nodes, Cluster], str] = lambda _nodes, _cluster: ""
 
 
-def _several(nodes: Nodes, _: Cluster) -> str:
+def _several(nodes: Nodes, cluster: Cluster) -> str:
+    if len(nodes) > 1 and cluster.grid is not None:
+        return "a network of adapters and switches, not one of fabric.dimensions"
     return "" if len(nodes) > 1 else "members on several nodes"
 
 
@@ -62,10 +64,6 @@ def _lone(nodes: Nodes, cluster: Cluster) -> str:
     return _several(nodes, cluster) or ("" if all(len(g) == 1 for g in nodes.values()) else "one member a node")
 
 
-def _even(nodes: Nodes, _: Cluster) -> str:
-    return "" if len({len(gpus) for gpus in nodes.values()}) == 1 else "equally many members on each node"
-
-
 ALGORITHMS: dict[str, Algorithm] = {
     "ring": Algorithm(ring),
     "tree": Algorithm(lambda _, nodes, cluster: trees.tree(nodes, cluster), _several),
@@ -78,7 +76,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "pat": Algorithm(steps.parallel_trees, _lone),
     "direct": Algorithm(steps.direct),
     "halving_doubling": Algorithm(steps.halving_doubling, _power_of_two),
-    "hierarchical": Algorithm(steps.hierarchical, _even),
+    "hierarchical": Algorithm(levels.hierarchical, levels.uneven),
 }
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
@@ -86,7 +84,9 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "all_gather": ("ring", "pat"),
     "reduce_scatter": ("ring", "pat"),
     "broadcast": ("ring",),
+    "all_to_all": (),  # direct: see ``demand``
 }
+"""What NCCL chooses from; in a grid exchanges may also go dimension by dimension."""
 
 
 def chosen(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
@@ -98,26 +98,40 @@ def chosen(kind: str, size: float, members: Sequence[Member], cluster: Cluster) 
     assert len(set(members)) == len(members), "a GPU is in the group twice"
     if len(members) < 2:
         return cost_of({}, 0.0, cluster)
+    return fastest(priced(kind, size, members, cluster))
+
+
+def fastest(costs: Iterable[CollectiveCost]) -> CollectiveCost:
+    """The least time alone."""
+    return min(costs, key=lambda cost: cost.latency + cost.duration)
+
+
+def priced(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> list[CollectiveCost]:
+    """What each algorithm and protocol that may be chosen would cost."""
     nodes = by_node(members)
     need_network(nodes, cluster)
     pace, protocol = pace_of(nodes, cluster), cluster.spec.collectives.protocol
-    priced = [
+    return [
         price(traffic, size, one, pace, cluster)
         for traffic in traffics(kind, nodes, cluster)
         for name, one in PROTOCOLS[traffic.family].items()
         if protocol in ("auto", name) or len(PROTOCOLS[traffic.family]) == 1
     ]
-    return min(priced, key=lambda cost: cost.latency + cost.duration)
 
 
 def traffics(kind: str, nodes: Nodes, cluster: Cluster) -> Iterator[Traffic]:
     """What each algorithm that may be chosen moves; the choice among them depends on the size."""
     asked = getattr(cluster.spec.collectives, kind, "auto")
+    if kind == "all_to_all" and asked == "direct":  # costed apart: it may leave out copies
+        return
     missing = "" if asked == "auto" else ALGORITHMS[asked].needs(nodes, cluster)
     if missing and not _elsewhere(asked, nodes):
         msg = f'cluster "{cluster.spec.name}": collectives.{kind}: {asked} needs {missing}; choose auto, or ring'
         raise InfeasibleError(msg)
-    able = [name for name in CANDIDATES[kind] if not ALGORITHMS[name].needs(nodes, cluster)]
+    names = CANDIDATES[kind]
+    if cluster.grid is not None and len(nodes) > 1 and kind != "broadcast":
+        names = (*names, "hierarchical")
+    able = [name for name in names if not ALGORITHMS[name].needs(nodes, cluster)]
     for name in able if missing or asked == "auto" else [asked]:
         yield ALGORITHMS[name].traffic(kind, nodes, cluster)
 

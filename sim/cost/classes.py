@@ -110,7 +110,11 @@ class _Graph:
         nodes, gpus = self.placed.node[groups], self.placed.gpu[groups]
         width, kinds = max(len(kind.places) for kind in self.cluster.kinds), len(self.cluster.kinds)
         leaves = self.cluster.leaf(nodes)
-        seats = ((nodes - nodes[:, :1]) * width + gpus) * kinds + self.placed.kind[groups]
+        grid = self.cluster.grid
+        apart = nodes - nodes[:, :1] if grid is None else grid.moved(nodes, nodes[:, :1], np.zeros_like(nodes))
+        seats = (apart * width + gpus) * kinds + self.placed.kind[groups]
+        if grid is not None and kinds > 1:  # a message meets nodes of any kind: every group on its own
+            seats = np.concatenate([seats, vertices[:, None]], axis=1)
         if self.cluster.leaves:  # and how far apart their leaves are
             seats = np.concatenate([seats, leaves - leaves[:, :1]], axis=1)
         shapes = partition(row_keys(seats))
@@ -118,11 +122,20 @@ class _Graph:
         for rows, mine in zip(shapes.first.tolist(), by_shape, strict=True):
             where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
             ids, label = self._pattern(axis, where)
-            first = np.where(ids < self.cluster.nodes * self.cluster.per_node, nodes[rows, 0], leaves[rows, 0])
-            moved = np.where(ids < self.cluster.nodes * self.cluster.per_node, nodes[mine, :1], leaves[mine, :1])
-            at = ids[None, :] + (moved - first[None, :]) * self.cluster.per_node
+            at = self._moved(ids, (nodes[rows, 0], leaves[rows, 0]), (nodes[mine, :1], leaves[mine, :1]))
             touched = np.repeat(vertices[mine], len(ids))
             self._add(touched, self.base + at.reshape(-1), np.tile(label, len(mine)))
+
+    def _moved(self, ids: Ints, origin: tuple[Ints, Ints], to: tuple[Ints, Ints]) -> Ints:
+        """Resources (groups, ids) that lie from the (node, leaf) ``to`` of each group as ``ids`` do from ``origin``."""
+        per = self.cluster.per_node
+        if self.cluster.grid is not None:
+            node, local = np.divmod(ids, per)
+            return self.cluster.grid.moved(node[None, :], origin[0], to[0]) * per + local[None, :]
+        below = ids < self.cluster.nodes * per
+        shift = np.where(below, to[0], to[1]) - np.where(below, origin[0], origin[1])[None, :]
+        found: Ints = ids[None, :] + shift * per
+        return found
 
     def _pattern(self, axis: str, where: list[Member]) -> tuple[Ints, Ints]:
         """Resources that a group's exchanges cross, and a label for each: its part of every one of them."""

@@ -26,6 +26,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.cluster.grid import Grid
 from sim.cluster.types import Cluster, NodeKind
 from sim.cost.traffic import (
     SIMPLE,
@@ -36,17 +37,19 @@ from sim.cost.traffic import (
     Traffic,
     by_node,
     cost_of,
+    demand_of,
     need_network,
     pace_of,
     price,
 )
 
-# Passes over the members (reduce-scatter, all-gather, or both): each moves S(n-1)/n over every hop in n-1 steps.
+# Passes over the members (reduce-scatter, all-gather, or both): each moves S(n-1)/n over every hop in n-1 steps. An
+# all-to-all that is handed on from neighbour to neighbour takes n/2 of them: part k goes k hops.
 PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "broadcast": 1}
 
 # HBM bytes per byte a member moves. Each hop: the sender reads; the receiver writes, or, to reduce, reads its own
 # part and writes the sum. So 2 for a gather, 3 for a reduction, and their mean for the two passes of an all-reduce.
-HBM = {"all_reduce": 2.5, "all_gather": 2.0, "reduce_scatter": 3.0, "broadcast": 2.0}
+HBM = {"all_reduce": 2.5, "all_gather": 2.0, "reduce_scatter": 3.0, "broadcast": 2.0, "all_to_all": 2.0}
 
 
 def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
@@ -69,7 +72,10 @@ def ring_demand(kind: str, size: float, members: Sequence[Member], cluster: Clus
 def ring(kind: str, nodes: Nodes, cluster: Cluster) -> Traffic:
     """Rings through all members, for one byte of the whole buffer."""
     n, k = sum(len(gpus) for gpus in nodes.values()), len(nodes)
-    moved = 1.0 if kind == "broadcast" else PASSES[kind] * (n - 1) / n
+    passes = n / 2 if kind == "all_to_all" else PASSES[kind]
+    moved = 1.0 if kind == "broadcast" else passes * (n - 1) / n
+    if cluster.grid is not None and k > 1:
+        return _in_grid(cluster.grid, kind, nodes, passes, cluster)
     loads = _ring_loads(nodes, moved, HBM[kind] * moved, cluster)
     if kind == "broadcast":
         _open_ring(loads, nodes, 1.0, cluster)
@@ -80,7 +86,34 @@ def ring(kind: str, nodes: Nodes, cluster: Cluster) -> Traffic:
         ids = np.concatenate([ids, np.array(more, dtype=np.int64)])
         amounts = np.concatenate([amounts, np.array([uplinks[i] for i in more])])
     demand = Demand(ids=ids, amounts=amounts)
-    return Traffic(phases=(demand,), intra=PASSES[kind] * (n - k), inter=PASSES[kind] * (k - 1))
+    return Traffic(phases=(demand,), intra=passes * (n - k), inter=passes * (k - 1))
+
+
+def _in_grid(grid: Grid, kind: str, nodes: Nodes, passes: float, cluster: Cluster) -> Traffic:
+    """Rings from node to node of a grid, one by the links of each member and half of it the other way round.
+
+    A broadcast leaves the last hop out: nothing returns to the root's node.
+    """
+    k, n = len(nodes), sum(len(gpus) for gpus in nodes.values())
+    moved = 1.0 if kind == "broadcast" else passes * (n - 1) / n
+    amounts: dict[int, float] = {}
+    for node, gpus in nodes.items():
+        around = _node_loads(gpus, moved, False, cluster.node(node), list(range(len(gpus))))
+        for gpu in gpus:
+            add(around, cluster.node(node).places[gpu].hbm, HBM[kind] * moved)
+        for local, amount in around.items():
+            add(amounts, cluster.at(node, local), amount)
+    order = list(nodes)
+    pairs = list(pairwise(order if kind == "broadcast" else [*order, order[0]]))
+    for a, b in pairs:
+        for one, other in ((a, b), (b, a)):
+            for hop in grid.hops(one, other):
+                for gpu in nodes[one]:
+                    link = cluster.node(hop.node).places[gpu].grid[hop.link]
+                    add(amounts, cluster.at(hop.node, link), moved * hop.part / 2 / len(nodes[one]))
+    slowest = max(grid.latency(a, b) for a, b in pairs)
+    demand = demand_of(amounts)
+    return Traffic(phases=(demand,), intra=passes * (n - k), inter=0.0, hops=passes * (k - 1) * slowest)
 
 
 def _uplinks(nodes: Nodes, moved: float, cluster: Cluster) -> dict[int, float]:
@@ -111,26 +144,46 @@ def _ring_loads(nodes: Nodes, moved: float, hbm: float, cluster: Cluster) -> _Lo
         key = (int(cluster.kind_of[node]), gpus)
         if key not in tables:
             kind = cluster.node(node)
-            tables[key] = _node_loads(gpus, moved, len(nodes) == 1, kind)
+            starts = channels(gpus, kind)
+            tables[key] = _node_loads(gpus, moved, len(nodes) == 1, kind, starts)
+            for start in starts if len(nodes) > 1 else ():
+                add(tables[key], kind.places[gpus[start]].nic_rx, moved / len(starts))
+                add(tables[key], kind.places[gpus[start]].nic_tx, moved / len(starts))
             for g in gpus:
                 add(tables[key], kind.places[g].hbm, hbm)
         found[node] = tables[key]
     return found
 
 
-def _node_loads(gpus: tuple[int, ...], moved: float, closed: bool, kind: NodeKind) -> dict[int, float]:
-    """Bytes on the links of one node: a closed ring inside it, or the channels that enter and leave by its NICs."""
+def _node_loads(
+    gpus: tuple[int, ...], moved: float, closed: bool, kind: NodeKind, starts: list[int]
+) -> dict[int, float]:
+    """Bytes on the links of one node: a closed ring inside it, or the channels that enter it at ``starts``."""
     loads: dict[int, float] = {}
-    starts = [0] if closed else channels(gpus, kind)
     for i, gpu in enumerate(gpus):
         # The hop to member i is left out by the channel that enters the node at i.
         share = 1.0 if closed else sum(start != i for start in starts) / len(starts)
-        for local in kind.peer[gpus[i - 1]][gpu] if share > 0 else ():
-            add(loads, local, moved * share)
-    for start in () if closed else starts:
-        add(loads, kind.places[gpus[start]].nic_rx, moved / len(starts))
-        add(loads, kind.places[gpus[start]].nic_tx, moved / len(starts))
+        if share > 0:
+            hop(loads, gpus, (gpus[i - 1], gpu), moved * share, kind)
     return loads
+
+
+def hop(loads: dict[int, float], gpus: tuple[int, ...], pair: tuple[int, int], moved: float, kind: NodeKind) -> None:
+    """Bytes that go from one member to the next.
+
+    Where each pair has a link of its own the rings go round in every order, so that all links from this member to the
+    others carry a part: as many rings as it has links.
+    """
+    a, b = pair
+    others = [gpu for gpu in gpus if gpu != a] if _own_links(kind) else [b]
+    for other in others:
+        for local in kind.peer[a][other]:
+            add(loads, local, moved / len(others))
+
+
+def _own_links(kind: NodeKind) -> bool:
+    """Whether each pair of a node's GPUs has a link of its own, and none is missing."""
+    return kind.spec.nvlink is not None and kind.spec.nvlink.kind == "full" and not kind.missing
 
 
 def channels(gpus: tuple[int, ...], kind: NodeKind) -> list[int]:
@@ -163,9 +216,11 @@ def _open_ring(loads: _Loads, nodes: Nodes, size: float, cluster: Cluster) -> No
     # The same expression as in _node_loads, so that what is put on a link and taken off again leaves exactly nothing.
     returning = size * ((entries - 1) / entries) if several else size
     add(loads[root_node], places[gpus[0]].hbm, -size)
-    add(loads[root_node], places[gpus[-1]].hbm, -returning)
-    for local in root.peer[gpus[-1]][gpus[0]]:
-        add(loads[root_node], local, -returning)
+    ends = gpus[1:] if _own_links(root) else gpus[-1:]
+    for end in ends:
+        add(loads[root_node], places[end].hbm, -returning / len(ends))
+        for local in root.peer[end][gpus[0]]:
+            add(loads[root_node], local, -returning / len(ends))
     if several:
         add(loads[root_node], places[gpus[0]].nic_rx, -part)
         exits = channels(last_gpus, last)

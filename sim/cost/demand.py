@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sim.cluster.types import Cluster
 from sim.cost.all_to_all import all_to_all_demand
-from sim.cost.choice import chosen, traffics
+from sim.cost.choice import chosen, fastest, priced, traffics
 from sim.cost.exchange import exchange_demand
 from sim.cost.traffic import CollectiveCost, Demand, Member, by_node
 from sim.workload.ops import Collective
@@ -22,6 +22,19 @@ def _exchange(work: Collective, members: Sequence[Member], cluster: Cluster) -> 
     return exchange_demand(work.kind, work.size, members, cluster)
 
 
+def _all_to_all(work: Collective, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
+    """Direct, or as ``collectives.all_to_all`` says; in a grid whichever is faster."""
+    costs = [all_to_all_demand(work, members, cluster)] if _may_be_direct(work, members, cluster) else []
+    if not work.copies and len(members) > 1:
+        costs += priced(work.kind, work.size, members, cluster)
+    return fastest(costs)
+
+
+def _may_be_direct(work: Collective, members: Sequence[Member], cluster: Cluster) -> bool:
+    """Whether everybody may send to everybody; what goes once to a node always does."""
+    return work.copies > 0 or len(members) < 2 or cluster.spec.collectives.all_to_all in ("auto", "direct")
+
+
 ALGORITHMS: dict[str, Costing] = {
     "all_reduce": _chosen,  # reduce-scatter, then all-gather
     "all_gather": _chosen,
@@ -29,7 +42,7 @@ ALGORITHMS: dict[str, Costing] = {
     "broadcast": _chosen,  # pipelined along the ring
     "send_recv": _exchange,  # one message
     "ring_step": _exchange,  # every member to the next
-    "all_to_all": all_to_all_demand,  # direct, or once a node
+    "all_to_all": _all_to_all,  # direct, once a node, or otherwise
 }
 
 
@@ -40,7 +53,13 @@ def demand(work: Collective, members: Sequence[Member], cluster: Cluster) -> Col
 
 def patterns(work: Collective, members: Sequence[Member], cluster: Cluster) -> list[Demand]:
     """What an exchange may ask of which resource, whatever its size: one demand for each algorithm that may be used."""
-    if ALGORITHMS[work.kind] is not _chosen or len(members) < 2:
+    if len(members) < 2 or work.kind in ("send_recv", "ring_step"):
         cost = demand(work, members, cluster)
         return [Demand(ids=cost.ids, amounts=cost.amounts)]
-    return [phase for traffic in traffics(work.kind, by_node(members), cluster) for phase in traffic.phases]
+    found: list[Demand] = []
+    if work.kind == "all_to_all" and _may_be_direct(work, members, cluster):
+        cost = all_to_all_demand(work, members, cluster)
+        found.append(Demand(ids=cost.ids, amounts=cost.amounts))
+    if work.copies:
+        return found
+    return found + [phase for traffic in traffics(work.kind, by_node(members), cluster) for phase in traffic.phases]

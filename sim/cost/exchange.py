@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sim.cluster.types import Cluster
-from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, need_network, pace_of
+from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, messages, need_network, pace_of
 
 
 def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> CollectiveCost:
@@ -23,10 +23,11 @@ def exchange_demand(kind: str, size: float, members: Sequence[Member], cluster: 
     pairs = [(members[0], members[1])] if kind == "send_recv" else _ring_pairs(members)
     amounts: dict[int, float] = {}
     for source, target in pairs:
-        for resource in route(source, target, cluster):
-            amounts[resource] = amounts.get(resource, 0.0) + size
+        for resource, part in route(source, target, cluster):
+            amounts[resource] = amounts.get(resource, 0.0) + size * part * messages(cluster).wire
     pace = pace_of(by_node(members), cluster)
-    cost = cost_of(amounts, pace.message(across=len(by_node(members)) > 1), cluster)
+    latency = pace.message([(source[0], target[0]) for source, target in pairs], cluster)
+    cost = cost_of(amounts, latency, cluster)
     return replace(cost, sm_load=pace.sm_share * cost.duration)
 
 
@@ -34,12 +35,12 @@ def _ring_pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
     return [(members[i - 1], members[i]) for i in range(len(members))]
 
 
-def route(source: Member, target: Member, cluster: Cluster) -> list[int]:
-    """Resources from a GPU to another: read from HBM, cross the links, write to HBM."""
+def route(source: Member, target: Member, cluster: Cluster) -> list[tuple[int, float]]:
+    """(Resource, part of the bytes) from a GPU to another: read from HBM, cross the links, write to HBM."""
     (a, i), (b, j) = source, target
     sender, receiver = cluster.node(a).places[i], cluster.node(b).places[j]
-    ends = [cluster.at(a, sender.hbm), cluster.at(b, receiver.hbm)]
+    ends = [(cluster.at(a, sender.hbm), 1.0), (cluster.at(b, receiver.hbm), 1.0)]
     if a == b:
-        return [*ends, *(cluster.at(a, local) for local in cluster.node(a).peer[i][j])]
+        return [*ends, *((cluster.at(a, local), 1.0) for local in cluster.node(a).peer[i][j])]
     need_network((a, b), cluster)
-    return [*ends, cluster.at(a, sender.nic_tx), cluster.at(b, receiver.nic_rx), *cluster.crossing(source, target)]
+    return [*ends, *cluster.between(source, target)]

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from math import log2
 
 from sim.cluster.types import Cluster, NodeKind
-from sim.cost.collectives import add, channels
+from sim.cost.collectives import add, channels, hop
 from sim.cost.traffic import Demand, Nodes, Traffic, demand_of
 
 # HBM bytes per byte of buffer: a member of a tree reads its part, receives and adds twice, passes on and writes;
@@ -119,8 +119,8 @@ def _chain(gpus: tuple[int, ...], kind: NodeKind) -> dict[int, float]:
     share = (len(gpus) - 1) / len(gpus)
     for i, gpu in enumerate(gpus):
         add(loads, kind.places[gpu].hbm, _TREE_HBM)
-        for local in (*kind.peer[gpus[i - 1]][gpu], *kind.peer[gpu][gpus[i - 1]]):
-            add(loads, local, share)
+        for pair in ((gpus[i - 1], gpu), (gpu, gpus[i - 1])):
+            hop(loads, gpus, pair, share, kind)
     return loads
 
 

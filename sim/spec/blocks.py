@@ -191,7 +191,9 @@ class HostLinkFile(Block):
 class NvlinkFile(Block):
     """GPU to GPU inside a node, per GPU and direction."""
 
-    kind: Literal["switch", "mesh"] = _says("switch: any pair at full rate; mesh: point-to-point links")
+    kind: Literal["switch", "mesh", "full"] = _says(
+        "switch: any pair at full rate; mesh: point-to-point links; full: each pair has a link of its own"
+    )
     bandwidth: BytesPerS = _says("one direction of one GPU")
     efficiency: Fraction = _says("what collectives sustain of it")
     base_latency: SecondsOrZero = _says("start of a collective")
@@ -223,25 +225,36 @@ class NvmeFile(Block):
 class VariationFile(Block):
     """One part of one node that is slower than the others, or missing."""
 
-    node: CountOrZero = _says("node, counted from 0")
-    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores"] = _says("what is slower")
-    index: CountOrZero = _says("GPU, adapter or socket of the node, counted from 0")
+    node: CountOrZero = _says("node, counted from 0; of an uplink: leaf")
+    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores", "links", "uplink"] = _says("what is slower")
+    index: CountOrZero = _says("GPU, adapter or socket of the node, rail of the leaf, counted from 0")
     speed: Speed = _says("fraction of the usual rate; 0: the part is missing (nvlink and nic)")
 
 
-class FabricFile(Block):
-    """Switches between nodes: leaves under a spine."""
+class DimensionFile(Block):
+    """One dimension of a grid of nodes; every GPU has links of its own in it."""
 
-    nodes_per_leaf: Count = _says("neighbouring nodes on a leaf")
+    kind: Literal["ring", "switch", "full"] = _says("links to both neighbours; a port; a link to every other one")
+    size: Count = _says("coordinates")
+    bandwidth: BytesPerS = _says("one direction of one link")
+    latency: SecondsOrZero = _says("one hop of a collective, Simple protocol")
+
+
+class FabricFile(Block):
+    """Switches between nodes: leaves under a spine; or a grid of nodes."""
+
+    nodes_per_leaf: CountOrZero = _or(0, "neighbouring nodes on a leaf; none in a grid")
     oversubscription: Oversubscription = _or(1.0, "what a leaf's adapters carry over what its uplinks do")
     rails: bool = _or(False, "adapter k of each node is on a leaf of its own (rail-optimised)")
     reduction: bool = _or(False, "switches add what passes (SHARP)")
+    dimensions: tuple[DimensionFile, ...] | None = _listed("a grid, such as a torus of rings; first one varies fastest")
 
 
 AllReduce = Literal[
     "auto", "ring", "tree", "direct", "halving_doubling", "hierarchical", "nvls", "nvls_tree", "sharp",
 ]  # fmt: skip
 Gathering = Literal["auto", "ring", "direct", "halving_doubling", "hierarchical", "pat"]
+Exchanging = Literal["auto", "direct", "ring", "hierarchical"]
 
 
 class CollectivesFile(Block):
@@ -250,6 +263,7 @@ class CollectivesFile(Block):
     all_reduce: AllReduce = _or("auto", "algorithm of all-reduces")
     all_gather: Gathering = _or("auto", "algorithm of all-gathers")
     reduce_scatter: Gathering = _or("auto", "algorithm of reduce-scatters")
+    all_to_all: Exchanging = _or("auto", "algorithm of all-to-alls; auto: direct, in a grid also hierarchical")
     protocol: Literal["auto", "simple", "ll128", "ll"] = _or("auto", "how data and flags travel (NCCL's protocols)")
 
 

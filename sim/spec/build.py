@@ -13,6 +13,7 @@ from sim.spec.blocks import (
     BatchFile,
     ClusterFile,
     DeviceFile,
+    FabricFile,
     GemmTable,
     ModelFile,
     PrecisionFile,
@@ -84,12 +85,17 @@ def _cluster(cluster: ClusterFile) -> types.ClusterSpec:
     keys["nvlink"] = types.NvlinkSpec(**dict(cluster.nvlink)) if cluster.nvlink else None
     keys["nics"] = types.NicSpec(**dict(cluster.nics)) if cluster.nics else None
     keys["nvme"] = types.NvmeSpec(**dict(cluster.nvme)) if cluster.nvme else None
-    keys["fabric"] = types.FabricSpec(**dict(cluster.fabric)) if cluster.fabric else None
+    keys["fabric"] = _fabric(cluster.fabric) if cluster.fabric else None
     keys["collectives"] = types.CollectivesSpec(**dict(cluster.collectives or {}))
     keys["variations"] = tuple(types.VariationSpec(**dict(v)) for v in cluster.variations or ())
     groups = cluster.others or ()
     keys["others"] = tuple(types.NodeGroupSpec(count=group.count, node=_cluster(group.node)) for group in groups)
     return types.ClusterSpec(**keys)
+
+
+def _fabric(fabric: FabricFile) -> types.FabricSpec:
+    grid = tuple(types.DimensionSpec(**dict(dimension)) for dimension in fabric.dimensions or ())
+    return types.FabricSpec(**{**dict(fabric), "dimensions": grid})
 
 
 def _device(device: DeviceFile) -> types.DeviceSpec:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from math import prod
 
-from sim.spec.blocks import ClusterFile, DeviceFile
+from sim.spec.blocks import ClusterFile, DeviceFile, VariationFile
 from sim.spec.build import fits_of
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
@@ -60,12 +60,41 @@ def _nics(d: Draft) -> Iterator[Finding]:
     for key, node, _ in d.machines:
         gpus, nics = node.gpus_per_host, node.nics
         if nics is None:
-            if nodes > 1:
+            if nodes > 1 and not (d.cluster.fabric and d.cluster.fabric.dimensions):
                 what = f"{nodes} nodes have no network between them; give nics, or set nodes: 1"
                 yield f"{key}.nics", what
         elif gpus % nics.count and nics.count % gpus:
             what = f"{nics.count} adapters and {gpus} GPUs do not divide evenly; change one of them"
             yield f"{key}.nics.count", what
+
+
+def _fabric(d: Draft) -> Iterator[Finding]:
+    fabric = d.cluster.fabric
+    if fabric is not None and not fabric.dimensions and not fabric.nodes_per_leaf:
+        yield "cluster.fabric", "has neither leaves nor a grid; give nodes_per_leaf, or dimensions"
+    for key, node, _ in d.machines[1:]:
+        if node.fabric is not None:
+            yield f"{key}.fabric", "is for a cluster, and this is one of its nodes; give cluster.fabric"
+
+
+def _grid(d: Draft) -> Iterator[Finding]:
+    """A grid is the whole network: of equal nodes, each at one crossing."""
+    c, fabric = d.cluster, d.cluster.fabric
+    if fabric is None or not fabric.dimensions:
+        return
+    sizes = [dimension.size for dimension in fabric.dimensions]
+    if prod(sizes) != c.nodes:
+        said = " x ".join(map(str, sizes))
+        what = f'{said} = {prod(sizes)} crossings, but cluster "{c.name}" has {c.nodes} nodes'
+        yield "cluster.fabric.dimensions", f"{what}; change a size, or cluster.nodes"
+    plain = {"nodes_per_leaf": 0, "oversubscription": 1.0, "rails": False, "reduction": False}
+    for key in [key for key, usual in plain.items() if getattr(fabric, key) != usual]:
+        yield f"cluster.fabric.{key}", "is of leaves and a spine, and a grid has none; leave it out, or dimensions"
+    if c.nics is not None:
+        what = "adapters have no part in a network of fabric.dimensions, whose links are each GPU's own"
+        yield "cluster.nics", f"{what}; set nics: null"
+    if len(d.machines) > 1:
+        yield "cluster.others", "a grid is made of equal nodes; leave others out, or give fabric leaves"
 
 
 def _one_fit_each(d: Draft) -> Iterator[Finding]:
@@ -94,10 +123,14 @@ def _variations(d: Draft) -> Iterator[Finding]:
     ends = list(accumulate(count for *_, count in d.machines))
     for number, variation in enumerate(c.variations or ()):
         key, part = f"cluster.variations.{number}", variation.part
+        if part == "uplink":
+            yield from _uplink(key, variation, c, ends[-1])
+            continue
         if variation.node >= ends[-1]:
             what = f'cluster "{c.name}" has nodes 0 to {ends[-1] - 1}, not {variation.node}'
             yield f"{key}.node", f"{what}; choose one of them"
-        count = _count(d.machines[bisect(ends[:-1], variation.node)][1], part)
+        grid = c.fabric is not None and bool(c.fabric.dimensions)
+        count = _count(d.machines[bisect(ends[:-1], variation.node)][1], part, grid=grid)
         if variation.index >= count:
             what = f"a node has {count} of this part ({part}), counted from 0"
             yield f"{key}.index", f"{variation.index} is not there: {what}; choose another"
@@ -106,8 +139,26 @@ def _variations(d: Draft) -> Iterator[Finding]:
             yield f"{key}.speed", f"{what}; give a speed above 0, or leave its GPUs out with layout.placement"
 
 
-def _count(node: ClusterFile, part: str) -> int:
+def _uplink(key: str, variation: VariationFile, c: ClusterFile, nodes: int) -> Iterator[Finding]:
+    """Uplinks are those of a leaf: ``node`` is its number."""
+    if c.fabric is None or not c.fabric.nodes_per_leaf:
+        yield f"{key}.part", f'cluster "{c.name}" has no leaves; give fabric.nodes_per_leaf, or slow another part'
+        return
+    leaves = -(-nodes // c.fabric.nodes_per_leaf)
+    if variation.node >= leaves:
+        yield f"{key}.node", f'cluster "{c.name}" has leaves 0 to {leaves - 1}, not {variation.node}; choose one of them'
+    rails = min(c.nics.count, c.gpus_per_host) if c.fabric.rails and c.nics else 1
+    if variation.index >= rails:
+        what = f"a leaf has {rails} of this part (uplink), counted from 0"
+        yield f"{key}.index", f"{variation.index} is not there: {what}; choose another"
+    if variation.speed == 0:
+        yield f"{key}.speed", "a leaf without uplinks is cut off; give a speed above 0"
+
+
+def _count(node: ClusterFile, part: str, *, grid: bool) -> int:
     """How many of a part a node has."""
+    if part == "links":
+        return node.gpus_per_host if grid else 0
     if part in ("dram", "cores"):
         return node.host.sockets
     if part == "nic":
@@ -181,6 +232,8 @@ CHECKS = (
     Check("GPUs spread over uplinks", ("cluster",), _uplinks),
     Check("link rates agree", ("cluster",), _duplex),
     Check("nodes are connected", ("cluster",), _nics),
+    Check("a fabric is something", ("cluster",), _fabric),
+    Check("a grid is the network", ("cluster",), _grid),
     Check("one attention fit each", ("cluster",), _one_fit_each),
     Check("other nodes are nodes", ("cluster",), _others),
     Check("variations exist", ("cluster",), _variations),

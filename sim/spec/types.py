@@ -11,6 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+# Part of these words: the aliases hand them on to other rooms.
+from sim.spec.network import CollectivesSpec as CollectivesSpec  # noqa: PLC0414
+from sim.spec.network import DimensionSpec as DimensionSpec  # noqa: PLC0414
+from sim.spec.network import FabricSpec as FabricSpec  # noqa: PLC0414
+from sim.spec.network import NicSpec as NicSpec  # noqa: PLC0414
+from sim.spec.network import VariationSpec as VariationSpec  # noqa: PLC0414
+
 DType = Literal["fp32", "tf32", "fp16", "bf16"]
 Fp8Recipe = Literal["none", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"]
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
@@ -163,13 +170,14 @@ class HostLinkSpec:
 class NvlinkSpec:
     """GPU to GPU inside a node, per GPU and direction. ``efficiency`` is what collectives sustain of ``bandwidth``.
 
-    ``kind``: ``switch`` (any pair at full rate) or ``mesh`` (point-to-point links; rings as NCCL lays them).
+    ``kind``: ``switch`` (any pair at full rate), ``mesh`` (point-to-point links; rings as NCCL lays them), or ``full``
+    (each pair has a link of its own, all of a GPU's together are ``bandwidth``; rings in every order use them all).
     ``step_latency`` is one hop of a collective (s), ``base_latency`` its start (s), both of the Simple protocol.
     ``in_switch``: what in-switch reduction (NVLS) keeps of ``bandwidth * efficiency`` (0: the switch cannot add);
     ``in_switch_latency`` and ``in_switch_fill`` (s): its two passes, and what each chunk of its pipeline costs.
     """
 
-    kind: Literal["switch", "mesh"]
+    kind: Literal["switch", "mesh", "full"]
     bandwidth: float
     efficiency: float
     base_latency: float
@@ -180,67 +188,12 @@ class NvlinkSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NicSpec:
-    """Network adapters of a node: ``count`` of ``bandwidth`` bytes/s each way; ``efficiency`` of it is sustained.
-
-    ``step_latency`` is a hop of a ring, ``tree_latency`` one of a tree (0: the same), ``fill`` what a chunk of a
-    pipeline costs at a hop (s), all of the Simple protocol.
-    """
-
-    count: int
-    bandwidth: float
-    efficiency: float
-    step_latency: float
-    tree_latency: float = 0.0
-    fill: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class NvmeSpec:
     """The NVMe set of a node, all drives together: bytes/s read and written, bytes of capacity."""
 
     read: float
     write: float
     capacity: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VariationSpec:
-    """One part of one node that runs at ``speed`` times its usual rate, or is not there (0): a fault.
-
-    ``part``: ``gpu`` (SM clock), ``hbm``, ``nvlink``, ``pcie`` of GPU ``index``; ``nic`` number ``index`` (a GPU's,
-    where it has several); ``dram`` or ``cores`` of socket ``index``.
-    """
-
-    node: int
-    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores"]
-    index: int
-    speed: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FabricSpec:
-    """Switches between nodes: leaves of ``nodes_per_leaf`` neighbouring nodes under a spine.
-
-    A leaf's uplinks carry what its adapters do, over ``oversubscription``. With ``rails`` adapter k of each of those
-    nodes is on a leaf of its own (rail-optimised); otherwise all adapters of a node are on one. ``reduction``: switches
-    add what passes (SHARP).
-    """
-
-    nodes_per_leaf: int
-    oversubscription: float = 1.0
-    rails: bool = False
-    reduction: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CollectivesSpec:
-    """Which algorithm and protocol exchanges use; ``auto``: the fastest of those that NCCL would consider."""
-
-    all_reduce: str = "auto"
-    all_gather: str = "auto"
-    reduce_scatter: str = "auto"
-    protocol: Literal["auto", "simple", "ll128", "ll"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,7 +218,7 @@ class ClusterSpec:
     variations: tuple[VariationSpec, ...] = ()
     others: tuple[NodeGroupSpec, ...] = ()  # further nodes, of other types
     fabric: FabricSpec | None = None
-    collectives: CollectivesSpec = CollectivesSpec()
+    collectives: CollectivesSpec = field(default_factory=CollectivesSpec)
     source: str = ""
 
     @property

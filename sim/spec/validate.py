@@ -172,6 +172,7 @@ def _told(block: str, detail: ErrorDetails, broken: Sequence[Where]) -> tuple[Wh
         "model_type": _mapping_of(where),
         "dict_type": "a mapping of names to numbers",
         "list_type": "a list",
+        "tuple_type": "a list",
         "string_type": "text (in quotes when it looks like a number)",
         "bool_type": "true or false",
     }

@@ -1,0 +1,81 @@
+"""What lies between nodes, as the simulator sees it: adapters, switches, grids, faults, and how they are used.
+
+Part of ``types``, through which other rooms read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NicSpec:
+    """Network adapters of a node: ``count`` of ``bandwidth`` bytes/s each way; ``efficiency`` of it is sustained.
+
+    ``step_latency`` is a hop of a ring, ``tree_latency`` one of a tree (0: the same), ``fill`` what a chunk of a
+    pipeline costs at a hop (s), all of the Simple protocol.
+    """
+
+    count: int
+    bandwidth: float
+    efficiency: float
+    step_latency: float
+    tree_latency: float = 0.0
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DimensionSpec:
+    """One dimension of a grid of nodes: ``size`` coordinates, joined by links of ``bandwidth`` bytes/s one way.
+
+    ``ring``: a link each way to both neighbours (a torus has several rings); ``switch``: a port; ``full``: a link to
+    every other coordinate. Every GPU has links of its own. ``latency`` is one hop (s), of a switch both.
+    """
+
+    kind: Literal["ring", "switch", "full"]
+    size: int
+    bandwidth: float
+    latency: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FabricSpec:
+    """Switches between nodes: leaves of ``nodes_per_leaf`` neighbouring nodes under a spine; or a grid of nodes.
+
+    A leaf's uplinks carry what its adapters do, over ``oversubscription``. With ``rails`` adapter k of each of those
+    nodes is on a leaf of its own (rail-optimised); otherwise all adapters of a node are on one. ``reduction``: switches
+    add what passes (SHARP). ``dimensions`` (no leaves then): the nodes are a grid, the first dimension varies fastest.
+    """
+
+    nodes_per_leaf: int = 0
+    oversubscription: float = 1.0
+    rails: bool = False
+    reduction: bool = False
+    dimensions: tuple[DimensionSpec, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectivesSpec:
+    """Which algorithm and protocol exchanges use; ``auto``: the fastest of those that NCCL would consider."""
+
+    all_reduce: str = "auto"
+    all_gather: str = "auto"
+    reduce_scatter: str = "auto"
+    all_to_all: str = "auto"
+    protocol: Literal["auto", "simple", "ll128", "ll"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VariationSpec:
+    """One part of one node that runs at ``speed`` times its usual rate, or is not there (0): a fault.
+
+    ``part``: ``gpu`` (SM clock), ``hbm``, ``nvlink``, ``pcie`` of GPU ``index``; ``nic`` number ``index`` (a GPU's,
+    where it has several); ``dram`` or ``cores`` of socket ``index``; ``links`` of GPU ``index`` in fabric.dimensions;
+    ``uplink``, those of rail ``index`` (0 without rails) of leaf ``node``.
+    """
+
+    node: int
+    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores", "links", "uplink"]
+    index: int
+    speed: float
