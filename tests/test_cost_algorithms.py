@@ -1,4 +1,4 @@
-"""Collective algorithms against an independent simulator, closed forms, and each other; what shares a link, waits."""
+"""Collective algorithms against closed forms and each other; what shares a link, waits."""
 
 import time
 from dataclasses import replace
@@ -17,8 +17,6 @@ from sim.spec.types import CollectivesSpec, FabricSpec, NicSpec, NvlinkSpec, Var
 from sim.workload.ops import Collective
 
 GIB_S = 2.0**30
-MIB = 2**20
-MEMORY = 1600e9  # what the other simulator adds up with: three passes over each message, after it has come
 
 
 def machine(nodes=1, gpus=8, *, rate=400.0, step=2 * 936.25e-9, nic=50.0, hop=2e-6, asked="ring", **more):
@@ -37,78 +35,6 @@ def machine(nodes=1, gpus=8, *, rate=400.0, step=2 * 936.25e-9, nic=50.0, hop=2e
 
 def seconds(kind, size, nodes=1, gpus=8, **keys):
     return alone(chosen(kind, size, ring(nodes, gpus), machine(nodes, gpus, **keys)))
-
-
-def adding(steps, message):
-    return steps * 3 * message / MEMORY
-
-
-# ASTRA-sim's analytical backend, eight devices on a switch (400 GiB/s, 936.25 ns twice), one chunk, no sharing; ns by
-# MiB: components/collectives_crosscheck.md. An all-gather's size there is the shard. Direct messages have links of
-# their own there: seven times the rate of one.
-SWITCH = [
-    ("ring", "all_reduce", {1: 32194, 64: 409739, 1024: 6162829}),
-    ("ring", "all_gather", {1: 30199, 64: 1106862, 1024: 17513112}),
-    ("ring", "reduce_scatter", {1: 16948, 64: 259911, 1024: 3962218}),
-    ("direct", "all_reduce", {1: 4600, 64: 58535, 1024: 880405}),
-    ("direct", "all_gather", {1: 4315, 64: 158124, 1024: 2501874}),
-    ("direct", "reduce_scatter", {1: 2422, 64: 37131, 1024: 566032}),
-    ("halving_doubling", "all_reduce", {1: 16243, 64: 331858, 1024: 5141213}),
-    ("halving_doubling", "reduce_scatter", {1: 8488, 64: 189520, 1024: 2948094}),
-    ("halving_doubling", "all_gather", {1: 22710, 64: 1099370, 1024: 17505620}),
-]
-REDUCING_STEPS = {"ring": 7, "direct": 1, "halving_doubling": 3}
-
-
-@pytest.mark.parametrize(("algorithm", "kind", "rows"), SWITCH)
-def test_a_switch_of_eight_as_an_independent_simulator_has_it(algorithm, kind, rows):
-    rate = 400.0 * (7 if algorithm == "direct" else 1)
-    for mib, nanoseconds in rows.items():
-        whole = mib * MIB * (8 if kind == "all_gather" else 1)
-        more = 0.0 if kind == "all_gather" else adding(REDUCING_STEPS[algorithm], whole / 8)
-        got = seconds(kind, whole, rate=rate, asked=algorithm) + more
-        assert got == pytest.approx(nanoseconds * 1e-9, rel=0.005)
-
-
-RING = [
-    ("all_reduce", {1: 42890, 64: 2304597, 1024: 36768621}),
-    ("all_gather", {1: 140225, 64: 8753508, 1024: 140003508}),
-    ("reduce_scatter", {1: 22296, 64: 1207340, 1024: 19265114}),
-]
-
-
-@pytest.mark.parametrize(("kind", "rows"), RING)
-def test_a_ring_of_eight_as_an_independent_simulator_has_it(kind, rows):
-    for mib, nanoseconds in rows.items():
-        whole = mib * MIB * (8 if kind == "all_gather" else 1)
-        more = 0.0 if kind == "all_gather" else adding(7, whole / 8)
-        assert seconds(kind, whole, rate=50.0, step=500e-9) + more == pytest.approx(nanoseconds * 1e-9, rel=0.005)
-
-
-def levels(kind, size, nodes, rate=200.0):
-    """Rings of eight under a switch, hierarchical, with the serial additions of the other simulator."""
-    keys = {"rate": rate, "step": 500e-9, "nic": 50.0, "hop": 2e-6, "asked": "hierarchical"}
-    more = 0.0 if kind == "all_gather" else adding(7, size / 8) + adding(nodes - 1, size / 8 / nodes)
-    return seconds(kind, size, nodes, **keys) + more
-
-
-def test_two_levels_of_128_devices_as_an_independent_simulator_has_them():
-    """Ring 8 (200 GiB/s, 500 ns) under Switch 16 (50 GiB/s, 1000 ns twice)."""
-    for mib, nanoseconds in {1: 82073, 64: 1031662, 1024: 15502043}.items():
-        assert levels("all_reduce", mib * MIB, 16) == pytest.approx(nanoseconds * 1e-9, rel=0.005)
-    for mib, nanoseconds in {1: 873364, 64: 53783524, 1024: 860033524}.items():
-        assert levels("all_gather", 128 * mib * MIB, 16) == pytest.approx(nanoseconds * 1e-9, rel=0.005)
-    for mib, nanoseconds in {1: 42000, 64: 578230, 1024: 8749770}.items():
-        assert levels("reduce_scatter", mib * MIB, 16) == pytest.approx(nanoseconds * 1e-9, rel=0.005)
-
-
-@pytest.mark.parametrize(("mib", "nanoseconds"), [(1, 279242), (1024, 13831389)])
-def test_three_levels_of_4096_devices_by_composition(mib, nanoseconds):
-    """Ring 8 (200) x Ring 8 (100) x Switch 64 (50): the inner ring before and after the two outer levels of S/8."""
-    size = mib * MIB
-    inner = sum(seconds(kind, size, rate=200.0, step=500e-9) for kind in ("reduce_scatter", "all_gather"))
-    outer = levels("all_reduce", size / 8, 64, rate=100.0)
-    assert inner + adding(7, size / 8) + outer == pytest.approx(nanoseconds * 1e-9, rel=0.005)
 
 
 def switched(**keys):
@@ -209,6 +135,62 @@ def test_a_ring_over_leaves_is_bound_by_their_uplinks():
     assert chosen("all_reduce", 1e9, ring(2), under(16.0, rails=False)).duration == pytest.approx(
         2 * 1e9 * 15 / 16 / (8 * 50 * GIB_S)
     )
+
+
+def test_a_full_mesh_uses_every_link_of_a_gpu_for_rings_and_one_for_a_copy():
+    """Eight GPUs: 2S(7/8) leave by seven links; of four, by three of them."""
+    spec = machine().spec
+    mesh = build(replace(spec, nvlink=replace(spec.nvlink, kind="full", bandwidth=7e9)))
+    whole, half = (chosen("all_reduce", 1e9, [(0, g) for g in range(n)], mesh) for n in (8, 4))
+    assert whole.duration == pytest.approx(2 * 1e9 * 7 / 8 / 7e9)
+    assert half.duration == pytest.approx(2 * 1e9 * 3 / 4 / 3e9)
+    assert message((0, 0), (0, 5), mesh).duration == pytest.approx(1.0)
+    for kind in ("all_gather", "broadcast"):
+        assert chosen(kind, 1e9, [(0, g) for g in range(8)], mesh).duration <= 1.01 / 7
+    exchange = Collective(kind="all_to_all", axis="ep", size=8e9)
+    assert demand(exchange, [(0, g) for g in range(8)], mesh).duration == pytest.approx(1.0)
+
+
+def test_a_lost_link_of_a_mesh_leaves_the_others():
+    """GPU 3 without links: its traffic takes PCIe; copies of the others do not notice."""
+    spec = machine().spec
+    lost = (VariationSpec(node=0, part="nvlink", index=3, speed=0.0),)
+    mesh = build(replace(spec, nvlink=replace(spec.nvlink, kind="full", bandwidth=7e9), variations=lost))
+    assert message((0, 0), (0, 5), mesh).duration == pytest.approx(1.0)
+    assert mesh.resource(message((0, 0), (0, 3), mesh).bound_by).kind.startswith("pcie")
+    slow = (VariationSpec(node=0, part="nvlink", index=3, speed=0.5),)
+    mesh = build(replace(spec, nvlink=replace(spec.nvlink, kind="full", bandwidth=7e9), variations=slow))
+    assert [message((0, a), (0, b), mesh).duration for a, b in ((3, 0), (0, 3), (0, 1))] == pytest.approx([2, 2, 1])
+
+
+def test_all_to_all_crosses_the_spine_but_for_its_leaf_and_rail():
+    """Of 32 members, 16 are on the other leaf: half of each buffer; with rails more."""
+    exchange = Collective(kind="all_to_all", axis="ep", size=32e9)
+    flat = demand(exchange, ring(4), under(16.0, rails=False))
+    assert flat.duration == pytest.approx(16 * 16e9 / (2 * 8 * 50 * GIB_S / 16))
+    rails = demand(exchange, ring(4), under(16.0, rails=True))
+    leaving = 2 * (16e9 + 7 * 1e9)  # from two nodes' adapters of one rail: to the other leaf, and to the neighbour node
+    assert rails.duration == pytest.approx(leaving / (2 * 50 * GIB_S / 16))
+    spec = replace(under(16.0, rails=True).spec, collectives=CollectivesSpec(all_to_all="hierarchical"))
+    aligned = demand(exchange, ring(4), build(spec))
+    assert aligned.duration < rails.duration
+
+
+def test_once_a_node_stays_on_its_rail():
+    work = Collective(kind="all_to_all", axis="ep", size=1e9, copies=2)
+    crossing = demand(work, ring(2), under(16.0, rails=True))
+    assert not any(number >= 4 * under(16.0, rails=True).per_node for number in crossing.ids.tolist())
+
+
+@pytest.mark.parametrize("rails", [False, True])
+def test_a_degraded_uplink_binds_even_without_oversubscription(rails):
+    slow = (VariationSpec(node=1, part="uplink", index=0, speed=0.125),)
+    fabric = FabricSpec(nodes_per_leaf=2, rails=rails)
+    cluster = build(replace(machine(4).spec, fabric=fabric, variations=slow))
+    cost = chosen("all_reduce", 1e9, ring(4), cluster)
+    assert cluster.name_of(cost.bound_by) in ("leaf1.rail0.up", "leaf1.rail0.down")
+    below = 2 * (1 if rails else 8) * 50 * GIB_S * 0.125
+    assert cost.duration == pytest.approx(2 * 1e9 * 31 / 32 / (8 if rails else 1) / below)
 
 
 @pytest.mark.parametrize("rails", [False, True])

@@ -112,7 +112,7 @@ _PARTS = {
     "dram": ("socket{}.dram",),
     "cores": ("socket{}.cores",),
     "links": ("gpu{}.d*",),
-    "uplink": ("rail{}.up.leaf.up", "rail{}.down.leaf.down"),
+    "uplink": ("rail{}.up", "rail{}.down"),
 }
 """Part of a variation -> the resources that it slows, by the names (patterns) that they have in a node."""
 

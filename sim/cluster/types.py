@@ -166,7 +166,7 @@ class Cluster:
         return found + [(self.at(j, local), 1.0) for local in (kind.peer[gpu][to] if to != gpu else ())]
 
     def name_of(self, number: int) -> str:
-        """A resource by its name in the cluster: ``n3.gpu0.hbm``, ``leaf1.rail0.leaf.up``."""
+        """A resource by its name in the cluster: ``n3.gpu0.hbm``, ``leaf1.rail0.up``."""
         node = number // self.per_node
         where = f"n{node}" if node < self.nodes else f"leaf{node - self.nodes}"
         return f"{where}.{self.resource(number).name}"

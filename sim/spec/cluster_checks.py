@@ -146,7 +146,8 @@ def _uplink(key: str, variation: VariationFile, c: ClusterFile, nodes: int) -> I
         return
     leaves = -(-nodes // c.fabric.nodes_per_leaf)
     if variation.node >= leaves:
-        yield f"{key}.node", f'cluster "{c.name}" has leaves 0 to {leaves - 1}, not {variation.node}; choose one of them'
+        what = f'cluster "{c.name}" has leaves 0 to {leaves - 1}, not {variation.node}'
+        yield f"{key}.node", f"{what}; choose one of them"
     rails = min(c.nics.count, c.gpus_per_host) if c.fabric.rails and c.nics else 1
     if variation.index >= rails:
         what = f"a leaf has {rails} of this part (uplink), counted from 0"
