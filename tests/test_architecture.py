@@ -24,8 +24,9 @@ ARROWS = {
     "report": ("errors", "units", "figures", "timeline", "analysis", "study", "cluster"),
     "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "engine", "timeline", "analysis"),
     "study": ("errors", "units", "api"),
+    "importing": ("errors", "units", "spec"),
     "validation": ("errors", "units", "api", "study"),
-    "cli": ("errors", "api", "study", "validation", "spec", "report"),
+    "cli": ("errors", "api", "study", "validation", "importing", "spec", "report"),
     "__main__": ("cli",),
     "__init__": (),
 }

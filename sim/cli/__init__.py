@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import typer
 
-from sim.cli import files, machines, step, studies
+from sim.cli import files, importing, machines, step, studies
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": step.run,
@@ -28,6 +28,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "topology": ("Machines: look at one.", {"show": machines.topology_show}),
+    "import": (
+        "Machines: make a node file of what other tools say.",
+        {"nccl-topo": importing.nccl_topo, "nvidia-smi-topo": importing.nvidia_smi_topo},
+    ),
 }
 
 app = typer.Typer(

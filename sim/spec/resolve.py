@@ -93,6 +93,19 @@ def resolve(reference: str, overrides: Sequence[str] = ()) -> Resolved:
     return Resolved(found, resolver.problems, resolver.broken, resolver.paths)
 
 
+def resolve_cluster(reference: str) -> Node:
+    """Read a cluster or node (shipped name or path) and write out all that it refers to; checks no value.
+
+    Raises:
+        ScenarioError: it, or a file that it refers to, cannot be found or parsed.
+    """
+    resolver = _Resolver()
+    found = resolver.open(reference, Place(""), _At("cluster"))
+    if found is None or resolver.problems:
+        raise ScenarioError(resolver.problems)
+    return found
+
+
 class _Resolver:
     """Carries the problems found, and each file read, from one reference to the next."""
 

@@ -190,8 +190,9 @@ class _Builder:
                 self._stop(place, "a second YAML document begins here; one document a file")
         elif isinstance(event, ScalarEvent):
             self._refuse_tag(event, place)
-            value = scalar(event.value) if not event.style else event.value
-            self._add(Node(value, place), place, event.anchor, text=event.value)
+            # NOTE the parser marks where a folded text was broken, for those who write it again
+            text = event.value.replace("\a", "") if event.style == ">" else event.value
+            self._add(Node(text if event.style else scalar(text), place), place, event.anchor, text=text)
         elif isinstance(event, AliasEvent):
             self._alias(str(event.anchor), place)
         elif isinstance(event, MappingStartEvent | SequenceStartEvent):
