@@ -102,6 +102,7 @@ class Cluster:
     per_node: int = field(init=False)
     grid: Grid | None = field(init=False)
     _table: NDArray[np.float64] = field(init=False, repr=False)
+    _changed: tuple[NDArray[np.int64], NDArray[np.float64]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "per_node", max(len(kind.resources) for kind in self.kinds))
@@ -109,6 +110,8 @@ class Cluster:
         for kind, row in zip(self.kinds, table, strict=True):
             row[: len(kind.resources)] = [resource.capacity for resource in kind.resources]
         object.__setattr__(self, "_table", table)
+        ids = np.array(sorted(self.changed), dtype=np.int64)
+        object.__setattr__(self, "_changed", (ids, np.array([self.changed[i] for i in ids.tolist()])))
         dimensions = self.spec.fabric.dimensions if self.spec.fabric is not None else ()
         object.__setattr__(self, "grid", Grid(dimensions) if dimensions else None)
 
@@ -188,6 +191,9 @@ class Cluster:
         """Capacity of each resource (numbers in the cluster), variations included."""
         node, local = np.divmod(numbers, self.per_node)
         usual: NDArray[np.float64] = self._table[self.kind_of[node], local]
-        for number, capacity in self.changed.items():
-            usual[numbers == number] = capacity
+        if self.changed:
+            at = np.searchsorted(self._changed[0], numbers)
+            at[at == len(self._changed[0])] = 0
+            hit = self._changed[0][at] == numbers
+            usual[hit] = self._changed[1][at[hit]]
         return usual

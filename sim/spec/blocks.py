@@ -19,6 +19,7 @@ from sim.spec.quantities import (
     BytesPerS,
     BytesPerSOrZero,
     Count,
+    CountOrAll,
     CountOrZero,
     Elements,
     Factor,
@@ -225,7 +226,7 @@ class NvmeFile(Block):
 class VariationFile(Block):
     """One part of one node that is slower than the others, or missing."""
 
-    node: CountOrZero = _says("node, counted from 0; of an uplink: leaf")
+    node: CountOrAll = _says("node, counted from 0, or all; of an uplink: leaf")
     part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores", "links", "uplink"] = _says("what is slower")
     index: CountOrZero = _says("GPU, adapter or socket of the node, rail of the leaf, counted from 0")
     speed: Speed = _says("fraction of the usual rate; 0: the part is missing (nvlink and nic)")

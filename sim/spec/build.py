@@ -6,6 +6,7 @@ before any of this runs. Knows no file.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sim.spec import placement, types
@@ -19,8 +20,10 @@ from sim.spec.blocks import (
     PrecisionFile,
     PublishedFile,
     StackFile,
+    VariationFile,
 )
 from sim.spec.published import read_figure
+from sim.spec.quantities import EVERY
 from sim.spec.validate import Draft
 
 
@@ -87,10 +90,24 @@ def _cluster(cluster: ClusterFile) -> types.ClusterSpec:
     keys["nvme"] = types.NvmeSpec(**dict(cluster.nvme)) if cluster.nvme else None
     keys["fabric"] = _fabric(cluster.fabric) if cluster.fabric else None
     keys["collectives"] = types.CollectivesSpec(**dict(cluster.collectives or {}))
-    keys["variations"] = tuple(types.VariationSpec(**dict(v)) for v in cluster.variations or ())
     groups = cluster.others or ()
+    keys["variations"] = tuple(one for v in cluster.variations or () for one in _variation(v, cluster))
     keys["others"] = tuple(types.NodeGroupSpec(count=group.count, node=_cluster(group.node)) for group in groups)
     return types.ClusterSpec(**keys)
+
+
+def _variation(said: VariationFile, cluster: ClusterFile) -> Iterator[types.VariationSpec]:
+    """One, or one for each node (leaf) that it speaks of."""
+    nodes = cluster.nodes + sum(group.count for group in cluster.others or ())
+    if said.part == "uplink" and cluster.fabric is not None:
+        nodes = leaves_of(nodes, cluster.fabric)
+    for node in range(nodes) if said.node == EVERY else (said.node,):
+        yield types.VariationSpec(**{**dict(said), "node": node})
+
+
+def leaves_of(nodes: int, fabric: FabricFile) -> int:
+    """Leaves that hold so many nodes."""
+    return -(-nodes // fabric.nodes_per_leaf)
 
 
 def _fabric(fabric: FabricFile) -> types.FabricSpec:

@@ -12,7 +12,8 @@ from itertools import accumulate
 from math import prod
 
 from sim.spec.blocks import ClusterFile, DeviceFile, VariationFile
-from sim.spec.build import fits_of
+from sim.spec.build import fits_of, leaves_of
+from sim.spec.quantities import EVERY
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
 from sim.spec.validate import Draft
@@ -130,7 +131,10 @@ def _variations(d: Draft) -> Iterator[Finding]:
             what = f'cluster "{c.name}" has nodes 0 to {ends[-1] - 1}, not {variation.node}'
             yield f"{key}.node", f"{what}; choose one of them"
         grid = c.fabric is not None and bool(c.fabric.dimensions)
-        count = _count(d.machines[bisect(ends[:-1], variation.node)][1], part, grid=grid)
+        machines = [node for _, node, _ in d.machines]
+        if variation.node != EVERY:
+            machines = [machines[bisect(ends[:-1], variation.node)]]
+        count = min(_count(node, part, grid=grid) for node in machines)
         if variation.index >= count:
             what = f"a node has {count} of this part ({part}), counted from 0"
             yield f"{key}.index", f"{variation.index} is not there: {what}; choose another"
@@ -144,7 +148,7 @@ def _uplink(key: str, variation: VariationFile, c: ClusterFile, nodes: int) -> I
     if c.fabric is None or not c.fabric.nodes_per_leaf:
         yield f"{key}.part", f'cluster "{c.name}" has no leaves; give fabric.nodes_per_leaf, or slow another part'
         return
-    leaves = -(-nodes // c.fabric.nodes_per_leaf)
+    leaves = leaves_of(nodes, c.fabric)
     if variation.node >= leaves:
         what = f'cluster "{c.name}" has leaves 0 to {leaves - 1}, not {variation.node}'
         yield f"{key}.node", f"{what}; choose one of them"

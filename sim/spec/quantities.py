@@ -122,6 +122,28 @@ class Number:
         return {"type": "integer" if self.whole else "number", **kept}
 
 
+EVERY = -1
+"""What the word ``all`` is read as where a number is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberOrAll(Number):
+    """A plain number, or the word ``all``, which is read as ``EVERY``."""
+
+    def read(self, value: object) -> float:
+        """Return the number unchanged, -1 for all."""
+        if value == "all":
+            return EVERY
+        if isinstance(value, str):
+            noun = "a whole number" if self.whole else "a number"
+            what = f"must be {noun} {self._range()}, or all, not {shown(value)}"
+            raise _refuse(what)
+        return Number.read(self, value)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [Number.__get_pydantic_json_schema__(self, schema, handler), {"enum": ["all"]}]}
+
+
 def _held(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
@@ -138,6 +160,7 @@ FlopsPerSOrZero = Annotated[float, Quantity("flops_per_s", zero=True)]
 Seconds = Annotated[float, Quantity("seconds")]
 SecondsOrZero = Annotated[float, Quantity("seconds", zero=True)]
 Count = Annotated[int, Number(whole=True, least=1, most=_LARGEST_COUNT)]
+CountOrAll = Annotated[int, NumberOrAll(whole=True, least=0, most=_LARGEST_COUNT)]
 CountOrZero = Annotated[int, Number(whole=True, least=0, most=_LARGEST_COUNT)]
 ZeroStage = Annotated[int, Number(whole=True, least=0, most=3)]
 Fraction = Annotated[float, Number(above=0, most=1)]
