@@ -1,4 +1,4 @@
-"""Large clusters with a part that is slow or gone, and ranks in the wrong place: who waits, by how much, for which link."""
+"""Large clusters with a part that is slow or gone, ranks in the wrong place: who waits, how long, for which link."""
 
 import time
 
