@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DEMO := zero-offload-10b-v100
+FOUR_WAYS := lecture-64-dp lecture-64-mp lecture-64-pp lecture-64-zero3
 
 .PHONY: demo test lint bench plots clean
 
@@ -30,6 +31,19 @@ $(STAMP): pyproject.toml
 plots: $(STAMP)
 	$(BIN)/python plots/step.py zero-offload-10b-v100
 	$(BIN)/python plots/step.py llama3-8b-8xh100-zero3
+	$(BIN)/stepline plot timeline mixtral-8x7b-64xh100 --out plots
+	$(BIN)/stepline plot pipeline lecture-4096 --out plots
+	$(BIN)/stepline plot pipeline own-order --out plots
+	$(BIN)/stepline plot breakdown $(FOUR_WAYS) --out plots
+	$(BIN)/stepline plot volume $(FOUR_WAYS) --out plots
+	$(BIN)/stepline plot memory zero-offload-10b-v100 --out plots
+	$(BIN)/stepline plot peak lecture-64-dp --vary layout.zero=0,1,2,3 --out plots
+	$(BIN)/stepline plot peak lecture-1t-one-gpu --out plots
+	$(BIN)/stepline plot roofline llama3-8b-8xh100-zero3 --out plots
+	$(BIN)/stepline plot scaling lecture-64-dp lecture-64-zero3 --vary layout.dp=8,16,32,64 --out plots
+	$(BIN)/stepline topology show dgx-2 --out plots
+	$(BIN)/stepline topology show gh200 --out plots
+	$(BIN)/python plots/ring_steps.py
 	$(BIN)/python plots/offload_crossing.py
 	$(BIN)/python plots/infinity_efficiency.py
 	$(BIN)/python plots/before_after.py

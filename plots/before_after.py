@@ -6,13 +6,11 @@ superchip schedule on a GH200 (each bucket is updated as it arrives, the last on
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from common import keep
 from matplotlib.figure import Figure
 
 from sim.api import run
 from sim.report import timeline_plot
-from sim.report.figure import save
 
 PAIRS = {
     "delayed_update": (
@@ -40,7 +38,9 @@ for name, (scenario, variants) in PAIRS.items():
         legend = ax.get_legend()
         seen.update({text.get_text(): handle for text, handle in zip(legend.texts, legend.legend_handles, strict=True)})
         legend.remove()
+        if ax.get_subplotspec().is_first_row():
+            ax.set_xlabel("")
         ax.set_title(f"{words}: {step.result.step_time:.3g} s", loc="left", fontsize=10)
         print(f"{scenario}, {words}: {step.result.step_time:.4g} s")
     figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=len(seen), fontsize=8, frameon=False)
-    save(figure, Path(__file__).with_name(f"{name}.png"), "png")
+    keep(figure, name)

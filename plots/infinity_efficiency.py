@@ -10,17 +10,15 @@ fetched ahead the fetch disappears under the compute as soon as it is the shorte
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
+from common import keep, some
 from matplotlib.figure import Figure
 
 from sim.api import run
-from sim.report.figure import save
 
 SEQUENCE, LAYERS = 1024, 8
-RATES = np.geomspace(0.5, 256, 10)  # GB/s
-COLOURS = {1: "#332288", 4: "#117733", 16: "#D55E00"}
+RATES = np.array(some(np.geomspace(0.5, 256, 10)))  # GB/s
+COLOURS = dict(some([(1, "#332288"), (4, "#117733"), (16, "#D55E00")]))
 
 
 def efficiency(micro: int, rate: float, prefetch: int) -> tuple[float, float]:
@@ -79,4 +77,4 @@ ax.set_ylim(0, 103)
 ax.set_title("ZeRO-Infinity: parameters in host memory, one V100", loc="left", fontsize=10)
 ax.spines[["top", "right"]].set_visible(False)
 ax.legend(fontsize=7, frameon=False, loc="lower right")
-save(figure, Path(__file__).with_suffix(".png"), "png")
+keep(figure, "infinity_efficiency")

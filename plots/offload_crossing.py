@@ -9,13 +9,11 @@ a DGX-2) move it back. Right: superchips bring their own DRAM, and the line stay
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
+from common import keep, some
 from matplotlib.figure import Figure
 
 from sim.api import Step, run
-from sim.report.figure import save
 from sim.spec.load import load
 
 HOSTS = {"dgx-2": "DGX-2", "dgx-a100": "DGX A100", "dgx-h100": "DGX H100"}
@@ -48,7 +46,7 @@ def draw_hosts(ax) -> None:
     """Link and CPU Adam time against the GPUs that share a host."""
     for cluster, name in HOSTS.items():
         spec = load("zero-offload-10b-v100", [f"cluster={cluster}"]).scenario.cluster
-        x = [n for n in COUNTS if n <= spec.gpus_per_host]
+        x = some([n for n in COUNTS if n <= spec.gpus_per_host])
         rows = [measured(cluster, n) for n in x]
         link, adam = [r[0] * 1e9 for r in rows], [r[1] * 1e9 for r in rows]
         ax.plot(x, adam, "o-", color=COLOURS[cluster], label=f"{name}: CPU Adam")
@@ -57,31 +55,33 @@ def draw_hosts(ax) -> None:
         closed = dram / (7 * (spec.host_link.h2d + spec.host_link.d2h) / 2)
         found = link[0] / adam[0]  # CPU Adam grows with n from n = 1 on, the link's time does not
         print(f"{name}: closed form n* = {closed:.2f}, simulated n* = {found:.2f}")
-        said = f"{name}: n* = B_dram / (7 B_link) = {closed:.1f}, simulated {found:.1f}"
+        said = f"{name}: n* = {closed:.1f}, simulated {found:.1f}"
         ax.axvline(closed, color=COLOURS[cluster], lw=1, ls=":", label=said)
     ax.set_xlabel("GPUs that offload to one host")
     ax.set_ylabel("nanoseconds a step and parameter of a rank")
-    ax.set_title("DGX hosts: memory is shared", loc="left", fontsize=10)
-    ax.set_ylim(0, 6.2)
-    ax.legend(fontsize=7, frameon=False, loc="upper right", ncols=2)
+    ax.set_title("DGX hosts: memory is shared; n* = B_dram / (7 B_link)", loc="left", fontsize=10)
+    ax.set_xticks(range(2, 17, 2))
+    ax.set_ylim(0, 4.2)
+    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, handlelength=2.6)
 
 
 def draw_superchips(ax) -> None:
     """The same on superchips, each with its own DRAM."""
-    x = [1, 2, 4, 8, 16]
+    x = some([1, 2, 4, 8, 16])
     rows = [measured("gh200" if n == 1 else "gh200-x16", n, *([] if n == 1 else [f"cluster.nodes={n}"])) for n in x]
     ax.plot(x, [r[1] * 1e9 for r in rows], "o-", color=COLOURS["gh200"], label="GH200: CPU Adam")
     ax.plot(x, [r[0] * 1e9 for r in rows], "s--", color=COLOURS["gh200"], mfc="white", label="GH200: link, both ways")
     ax.set_xlabel("superchips")
     ax.set_title("superchips: each brings its own", loc="left", fontsize=10)
+    ax.set_xticks(x)
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=7, frameon=False)
+    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), handlelength=2.6)
 
 
-figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+figure = Figure(figsize=(11.5, 5.0), layout="constrained")
 left, right = figure.subplots(1, 2, sharey=False, width_ratios=(1.6, 1))
 draw_hosts(left)
 draw_superchips(right)
 for one in (left, right):
     one.spines[["top", "right"]].set_visible(False)
-save(figure, Path(__file__).with_suffix(".png"), "png")
+keep(figure, "offload_crossing")

@@ -23,6 +23,7 @@ from sim import mesh
 from sim.analysis.analyse import Facts, analyse
 from sim.analysis.published import Quoted, compare
 from sim.analysis.result import Order, Result, Verdict, Weight
+from sim.analysis.roofline import Roofline, bandwidth, kernel_points
 from sim.cluster.build import build as build_cluster
 from sim.cluster.show import NodeView, views
 from sim.cost.lower import lower
@@ -30,7 +31,7 @@ from sim.engine.core import simulate as simulate_plan
 from sim.errors import Problem, ScenarioError
 from sim.spec import placement
 from sim.spec.load import load
-from sim.spec.types import ClusterSpec, Scenario
+from sim.spec.types import ClusterSpec, DeviceSpec, Scenario
 from sim.timeline import pack
 from sim.timeline.columns import Timeline
 from sim.workload import model
@@ -38,6 +39,7 @@ from sim.workload.build import build as build_workload
 from sim.workload.build import read_schedule
 from sim.workload.ops import Workload
 from sim.workload.peak import peak
+from sim.workload.recipes import RECIPES
 from sim.workload.schedules.csv_text import to_csv
 from sim.workload.schedules.dry_run import dry_run
 from sim.workload.schedules.grid import draw
@@ -58,6 +60,21 @@ class Step:
     timeline: Timeline
     result: Result
     document: Mapping[str, Any] = field(default_factory=dict)
+
+    def roofline(self, rank_class: int = 0) -> Roofline:
+        """Kernels of a rank class under the roofs of the device that its ranks sit on."""
+        row = self.timeline.rank_classes[rank_class]
+        device = _Seats(self.scenario).device(row.representative)
+        precision = self.scenario.precision
+        narrow = [RECIPES[precision.fp8].dtype] if precision.fp8 != "none" else []
+        return Roofline(
+            scenario=self.scenario.name,
+            rank=row.name,
+            device=device.name,
+            bandwidth=bandwidth(self.timeline, rank_class),
+            peaks={dtype: device.gemm[dtype].peak for dtype in (precision.compute, *narrow)},
+            kernels=kernel_points(self.timeline, rank_class),
+        )
 
 
 def run(
@@ -259,9 +276,14 @@ class _Seats:
         ranks = np.bincount(self.node, minlength=len(machine_of_node))
         self.fullest = [int(ranks[machine_of_node == m].max()) for m in range(len(cluster.machines))]
 
+    def device(self, rank: int) -> DeviceSpec:
+        """A rank's GPU."""
+        machine: ClusterSpec = self.machines[rank]
+        return machine.device
+
     def gpu_part(self, rank: int) -> float:
         """Memory of a rank's GPU."""
-        return float(self.machines[rank].device.memory)
+        return self.device(rank).memory
 
     def drives_part(self, rank: int) -> float:
         """Drives of a rank: its node's over the ranks that share them."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import typer
 
-from sim.cli import files, importing, machines, step, studies
+from sim.cli import figures, files, importing, machines, step, studies
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": step.run,
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "validate": studies.validate,
     "sweep": studies.sweep,
     "schedule": step.schedule,
+    "plot": figures.plot,
     "list": files.list_,
     "init": files.init,
     "schema": files.schema,

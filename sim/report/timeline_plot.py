@@ -21,6 +21,7 @@ LANES = {
     "compute": "GPU compute",
     "tp": "tensor parallel",
     "cp": "context parallel",
+    "ep": "experts",
     "pp": "pipeline groups",
     "dp": "gradient collectives",
     "gather": "parameter gathers",

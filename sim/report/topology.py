@@ -67,7 +67,8 @@ def topology_figure(view: NodeView) -> Figure:
     """One node: sockets and memory above, GPUs below them, links with their rates."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(7.0, 1.15 * len(view.pair) + 2.0), 5.6), layout="constrained")
+    wide = 1.15 if len(view.pair) <= _NARROW else 0.8  # inches a GPU
+    figure = Figure(figsize=(max(7.0, wide * len(view.pair) + 2.0), 5.6), layout="constrained")
     draw(figure.subplots(), view)
     return figure
 
@@ -85,7 +86,7 @@ def draw(ax: Axes, view: NodeView) -> Axes:
         (x1, y1), (x2, y2) = at[link.a], at[link.b]
         ax.plot([x1, x2], [y1, y2], color="#BBBBBB", lw=1.2, zorder=1)
         said = f"{_gb(link.rate)}"
-        ax.text((x1 + x2) / 2, (y1 + y2) / 2, said, fontsize=6.5, ha="center", va="center", color="#444444",
+        ax.text((x1 + x2) / 2, (y1 + y2) / 2, said, fontsize=7.5, ha="center", va="center", color="#444444",
                 bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"}, zorder=2)  # fmt: skip
     for place, (x, y) in at.items():
         face = _COLOURS[_kind(place)]
@@ -112,13 +113,13 @@ def _bars(ax: Axes, view: NodeView) -> None:
             continue
         depth -= 0.75
         ax.plot(
-            [-0.4, len(view.pair) - 0.6], [depth, depth], color=_COLOURS[bar], lw=9, solid_capstyle="butt", zorder=2
+            [-0.4, len(view.pair) - 0.6], [depth, depth], color=_COLOURS[bar], lw=13, solid_capstyle="butt", zorder=2
         )
-        ax.text(-0.35, depth, bar, fontsize=7.5, va="center", color="white", zorder=3)
+        ax.text(-0.35, depth, bar, fontsize=8.5, va="center_baseline", color="white", zorder=3)
         for gpu, rate in rates.items():
             x = float(gpu.removeprefix("gpu")) + (0.12 if bar == "network" else -0.12)
             ax.plot([x, x], [_ROWS["gpu"], depth], color=_COLOURS[bar], lw=1, alpha=0.6, zorder=1)
-            ax.text(x, depth + 0.28, _gb(rate), fontsize=6.5, ha="center", va="center", color="#444444",
+            ax.text(x, depth + 0.28, _gb(rate), fontsize=7.5, ha="center", va="center", color="#444444",
                     bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"}, zorder=2)  # fmt: skip
 
 
