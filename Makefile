@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 DEMO := zero-offload-10b-v100
 FOUR_WAYS := lecture-64-dp lecture-64-mp lecture-64-pp lecture-64-zero3
 
-.PHONY: demo test lint bench plots clean
+.PHONY: demo test lint bench plots docs docs-numbers clean
 
 demo: $(STAMP)
 	$(BIN)/stepline run $(DEMO) --out out/demo
@@ -15,7 +15,7 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
-	$(BIN)/ruff check sim tests benchmarks plots
+	$(BIN)/ruff check sim tests benchmarks plots docs
 	$(BIN)/mypy
 
 bench: $(STAMP)
@@ -49,6 +49,19 @@ plots: $(STAMP)
 	$(BIN)/python plots/before_after.py
 	$(BIN)/python plots/sweep_offload.py
 	$(BIN)/python plots/largest_model.py
+
+# Pages of docs/ as HTML in out/docs; builds without the network, every warning is an error.
+docs: $(VENV)/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -j auto -d out/doctrees docs out/docs
+
+# Writes every simulated number of README.md and docs/ anew, and the tables of docs/formats.md.
+docs-numbers: $(STAMP)
+	$(BIN)/python docs/quoted.py
+	$(BIN)/python docs/tables.py
+
+$(VENV)/docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,10 +1,11 @@
-"""Numbers quoted in README.md and docs, checked against the simulator and written anew: ``python docs/numbers.py``.
+"""Numbers quoted in README.md and docs, checked against the simulator and written anew: ``python docs/quoted.py``.
 
 A quoted number carries an invisible mark that says where it is from: ``21.8 %<!--lecture-4096:bubble-->``, the run
-before the colon, the figure after it. A run is a shipped scenario or a line of ``RUNS``; a figure is a line of ``PICKS``
-or a path such as ``sent.dp`` (``PATHS``); numbers of several runs are ``RATIOS``. Unit and digits are those of the text.
+before the colon, the figure after it. A run is a shipped scenario or a line of ``RUNS``; a figure is a line of
+``PICKS`` or a path such as ``sent.dp`` (``PATHS``); numbers of several runs are ``RATIOS``. Unit and digits are those
+of the text.
 
-``python docs/numbers.py`` simulates every run that is named and writes each number as it is now; ``--check`` only says
+``python docs/quoted.py`` simulates every run that is named and writes each number as it is now; ``--check`` only says
 what is out of date (exit code 1). The tests hold every number to ``TOLERANCE``.
 """
 
@@ -26,7 +27,10 @@ TOLERANCE = 0.05
 """Of a quoted number; for a percentage also one point, for anything half a unit of its last digit."""
 POINT = 0.01
 
-WIDE = tuple(f"cluster.host_link.{key}=100GB/s" for key in ("h2d", "d2h", "uplink")) + ("cluster.host_link.duplex=200GB/s",)
+WIDE = (
+    "cluster.host_link.h2d=100GB/s", "cluster.host_link.d2h=100GB/s", "cluster.host_link.duplex=200GB/s",
+    "cluster.host_link.uplink=100GB/s",
+)  # fmt: skip
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "zero1": ("lecture-64-dp", ("layout.zero=1",)),
     "zero2": ("lecture-64-dp", ("layout.zero=2",)),
@@ -38,7 +42,8 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "allreduce-8": ("lecture-64-allreduce", ("layout.dp=8", "batch.size=64")),
     "zero3-two-microbatches": ("lecture-64-zero3", ("batch.micro=4",)),
     "one-nic-zero3": ("lecture-64-zero3", ("cluster.nics.count=1",)),
-    "pp-32": ("lecture-64-pp", ("batch.size=2048",)),
+    "pp-fewer": ("lecture-64-pp", ("batch.size=64",)),
+    "pp-uneven": ("lecture-64-pp", ("layout.stage_layers=[7,7,7,7,6,6,6,2]",)),
     "gpipe-64": ("lecture-64-pp", ("layout.schedule=gpipe",)),
     "interleaved-64": ("lecture-64-pp", ("layout.schedule=interleaved", "layout.virtual_stages=2")),
     "zb-64": ("lecture-64-pp", ("layout.schedule=zb-h1",)),
@@ -123,10 +128,11 @@ UNITS = {
     "%": 0.01, "TB": 1e12, "GB": 1e9, "MB": 1e6, "GB/s": 1e9, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "x": 1.0,
     "TFLOP/s": 1e12, "tokens/s": 1.0,
 }  # fmt: skip
+_UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 MARK = re.compile(
-    r"(?P<number>-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)(?P<unit> ?(?:" + "|".join(map(re.escape, sorted(UNITS, key=len, reverse=True)))
-    + r"))?(?P<mark><!--(?P<run>[\w.-]+):(?P<figure>[\w.-]+)-->)"
-)  # fmt: skip
+    rf"(?P<number>-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)(?P<unit> ?(?:{_UNIT}))?"
+    r"(?P<mark><!--(?P<run>[\w.-]+):(?P<figure>[\w.-]+)-->)"
+)
 COMMENT = re.compile(r"<!--[\w.-]+:[\w.-]+-->")
 
 
