@@ -62,7 +62,6 @@ def draw_hosts(ax) -> None:
     ax.set_title("DGX hosts: memory is shared; n* = B_dram / (7 B_link)", loc="left", fontsize=10)
     ax.set_xticks(range(2, 17, 2))
     ax.set_ylim(0, 4.2)
-    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, handlelength=2.6)
 
 
 def draw_superchips(ax) -> None:
@@ -75,13 +74,13 @@ def draw_superchips(ax) -> None:
     ax.set_title("superchips: each brings its own", loc="left", fontsize=10)
     ax.set_xticks(x)
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), handlelength=2.6)
 
 
-figure = Figure(figsize=(11.5, 5.0), layout="constrained")
+figure = Figure(figsize=(11.5, 4.8), layout="constrained")
 left, right = figure.subplots(1, 2, sharey=False, width_ratios=(1.6, 1))
 draw_hosts(left)
 draw_superchips(right)
 for one in (left, right):
     one.spines[["top", "right"]].set_visible(False)
+figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False, handlelength=2.6)
 keep(figure, "offload_crossing")
