@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sim import units
+from sim import api, units
+from sim.cluster.build import build
+from sim.cluster.types import NodeKind
 from sim.spec.load import Loaded, load
 from sim.spec.types import ModelSpec
 from sim.workload.model import params
@@ -113,6 +115,61 @@ def test_cluster_is_whole(path: Path) -> None:
     assert spec.host.dram > spec.gpus_per_host * spec.device.memory / 2
     assert spec.nvlink is None or spec.nvlink.bandwidth > link.h2d
     assert spec.nvme is None or spec.nvme.write <= spec.nvme.read
+
+
+MACHINES = {
+    "DGX-2": "dgx-2", "DGX A100": "dgx-a100", "DGX H100": "dgx-h100", "HGX B200": "hgx-b200", "GB200 NVL72": "gb200-nvl72",
+    "GB300 NVL72": "gb300-nvl72", "GH200": "gh200", "AWS p4d": "aws-p4d", "AWS p4de": "aws-p4de", "AWS p5": "aws-p5",
+    "Azure NDv4": "azure-ndv4", "Azure NDv5": "azure-ndv5", "8x A100-PCIe": "a100-pcie-x8", "RTX 4090": "rtx4090",
+    "RTX 4090 without P2P": "rtx4090-x8", "RTX 4090 with P2P": "rtx4090-x8-p2p", "MI300X": "mi300x-x8",
+    "Selene": "selene", "Eos": "eos", "Jean Zay": "jean-zay", "24K-H100 RoCE": "h100-24k-roce",
+    "24K-H100 IB": "h100-24k-ib",
+}  # fmt: skip
+"""Machines that a network engineer would look for, by the name of their file."""
+
+
+@pytest.mark.parametrize("name", MACHINES.values())
+def test_the_machines_that_everybody_asks_for_are_there(name: str) -> None:
+    assert any(path.stem == name for path in CLUSTERS)
+
+
+def lone(kind: NodeKind, route: tuple[int, ...]) -> float:
+    return min(kind.resources[local].capacity / route.count(local) for local in route)
+
+
+def test_a_rack_of_72_is_trays_of_two_graces_that_share_their_links() -> None:
+    """Two GPUs a Grace share its C2C and its memory; a Grace reaches the other one of its tray only."""
+    kind = build(api.cluster("gb200-nvl72")).kinds[0]
+    names = [resource.name for resource in kind.resources]
+    assert [name for name in names if name.startswith("socket4-")] == ["socket4-5.socket_link"]
+    assert sum("socket_link" in name for name in names) == 36
+    ways = [{names[local] for local in kind.places[gpu].h2d} for gpu in range(3)]
+    assert ways[0] & ways[1] == {"socket0.dram", "switch0.uplink.in"}
+    assert not ways[1] & ways[2]
+    assert lone(kind, kind.places[0].h2d) == pytest.approx(201e9)
+    assert kind.resources[kind.places[0].dram].capacity < 2 * 201e9
+
+
+def test_peer_access_takes_the_copy_out_of_host_memory() -> None:
+    without, peer = (build(api.cluster(name)).kinds[0] for name in ("rtx4090-x8", "rtx4090-x8-p2p"))
+    assert any(without.resources[local].kind == "dram" for local in without.peer[0][5])
+    assert not any(peer.resources[local].kind == "dram" for local in peer.peer[0][5])
+    assert len(peer.peer[0][5]) < len(without.peer[0][5])
+
+
+def test_hosts_of_the_cloud_are_their_own() -> None:
+    """PCIe 3 under p4d and p4de, a PCIe 4 port under the PCIe 5 of p5's GPUs (topology files of aws-ofi-nccl)."""
+    rates = {name: api.cluster(name).host_link for name in ("aws-p4d", "aws-p4de", "aws-p5", "dgx-a100", "dgx-h100")}
+    assert rates["aws-p4d"] == rates["aws-p4de"]
+    assert rates["aws-p4de"].uplink < 16e9 < rates["dgx-a100"].h2d
+    assert rates["aws-p5"].h2d < 32e9 < rates["dgx-h100"].h2d
+
+
+def test_pods_of_the_24k_machine_on_ethernet_are_oversubscribed_seven_times() -> None:
+    ethernet, infiniband = build(api.cluster("h100-24k-roce")), build(api.cluster("h100-24k-ib"))
+    assert (ethernet.leaves, infiniband.leaves) == (8, 0)
+    up = ethernet.resource(ethernet.at(ethernet.nodes, 0)).capacity
+    assert up == pytest.approx(3072 * 50e9 * 0.95 / 7)
 
 
 @pytest.mark.parametrize("path", [p for p in TOPOLOGIES if p.parent.name == "devices"], ids=stem)

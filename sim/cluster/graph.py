@@ -111,8 +111,9 @@ def socket_of(spec: ClusterSpec, gpu: int) -> int:
 
 
 def process_socket(spec: ClusterSpec, gpu: int) -> int:
-    """Socket on which the process of a GPU runs and has its memory: the GPU's own, or the next one when unbound."""
-    return (socket_of(spec, gpu) + (spec.host.binding == "remote")) % spec.host.sockets
+    """Socket on which the process of a GPU runs and has its memory: the GPU's own, or the next of its board."""
+    each, own = spec.host.sockets // spec.host.boards, socket_of(spec, gpu)
+    return own // each * each + (own + (spec.host.binding == "remote")) % each
 
 
 def _add_sockets(graph: NodeGraph, spec: ClusterSpec) -> None:
@@ -122,7 +123,8 @@ def _add_sockets(graph: NodeGraph, spec: ClusterSpec) -> None:
         graph.link(f"socket{s}", f"dram{s}", dram)
         graph.link(f"dram{s}", f"socket{s}", dram)
         graph.resource(f"socket{s}", "cores", float(host.cores_per_socket), "core s")
-    pairs = [(a, b) for a in range(host.sockets) for b in range(host.sockets) if a != b]
+    each = host.sockets // host.boards
+    pairs = [(a, b) for a, b in permutations(range(host.sockets), 2) if a // each == b // each]
     for a, b in pairs if host.socket_link > 0 else []:
         crossing = graph.resource(f"socket{a}-{b}", "socket_link", host.socket_link)
         graph.link(f"socket{a}", f"socket{b}", crossing, distance=_SOCKET_DISTANCE)

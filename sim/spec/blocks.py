@@ -174,6 +174,7 @@ class HostFile(Block):
     binding: Literal["local", "remote", "spread"] = _or(
         "local", "where a process works: on the socket of its GPU, on the next one, or on all of them"
     )
+    boards: Count = _or(1, "trays that sockets are spread over; only those of one tray are linked")
 
 
 class HostLinkFile(Block):

@@ -31,8 +31,14 @@ def _sockets(d: Draft) -> Iterator[Finding]:
         if gpus >= sockets and gpus % sockets:
             what = f"{gpus} GPUs do not spread evenly over {sockets} sockets"
             yield f"{key}.host.sockets", f"{what}; change one of them"
-        if sockets > 1 and not node.host.socket_link:
-            yield f"{key}.host.socket_link", f"{sockets} sockets need a link between them; give its rate, one direction"
+        boards = node.host.boards
+        if sockets % boards:
+            yield f"{key}.host.boards", f"{sockets} sockets do not spread evenly over {boards} boards; change one of them"
+        elif sockets > boards and not node.host.socket_link:
+            what = f"{sockets // boards} sockets need a link between them; give its rate, one direction"
+            yield f"{key}.host.socket_link", what
+        if boards > 1 and node.host.binding == "spread":
+            yield f"{key}.host.binding", f"no process works on all of {boards} boards; choose local or remote"
 
 
 def _uplinks(d: Draft) -> Iterator[Finding]:

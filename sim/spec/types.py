@@ -134,7 +134,8 @@ class HostSpec:
     """The CPU side of a node. ``dram`` is bytes a node; ``dram_bandwidth`` is per socket, as STREAM measures it.
 
     ``socket_link`` is one direction between two sockets. ``launch`` is the host time of one kernel launch in
-    eager code (s); the software stack scales it.
+    eager code (s); the software stack scales it. ``boards`` are the trays that sockets are spread over: only sockets of
+    one board are linked.
     """
 
     name: str
@@ -146,6 +147,7 @@ class HostSpec:
     socket_link: float
     launch: float
     binding: Literal["local", "remote", "spread"] = "local"  # where a process works: on its GPU's socket, the next, all
+    boards: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
