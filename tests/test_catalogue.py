@@ -118,7 +118,8 @@ def test_cluster_is_whole(path: Path) -> None:
 
 
 MACHINES = {
-    "DGX-2": "dgx-2", "DGX A100": "dgx-a100", "DGX H100": "dgx-h100", "HGX B200": "hgx-b200", "GB200 NVL72": "gb200-nvl72",
+    "DGX-2": "dgx-2", "DGX A100": "dgx-a100", "DGX H100": "dgx-h100", "HGX B200": "hgx-b200",
+    "GB200 NVL72": "gb200-nvl72",
     "GB300 NVL72": "gb300-nvl72", "GH200": "gh200", "AWS p4d": "aws-p4d", "AWS p4de": "aws-p4de", "AWS p5": "aws-p5",
     "Azure NDv4": "azure-ndv4", "Azure NDv5": "azure-ndv5", "8x A100-PCIe": "a100-pcie-x8", "RTX 4090": "rtx4090",
     "RTX 4090 without P2P": "rtx4090-x8", "RTX 4090 with P2P": "rtx4090-x8-p2p", "MI300X": "mi300x-x8",

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase as fnmatch
 
 import numpy as np
 
-from sim.cluster.graph import NodeGraph, grid_links, node_graph, process_socket, socket_of
+from sim.cluster.graph import NodeGraph, drives_of, grid_links, node_graph, process_socket, socket_of
 from sim.cluster.types import Cluster, NodeKind, Place, Resource, ResourceKind
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec
@@ -141,7 +141,8 @@ def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Rout
     from_gpu, from_dram, (from_network,) = routes
     sockets = range(len(from_dram)) if spread else ()
     name = f"gpu{gpu}"
-    drives = graph.number("nvme.nvme.busy") >= 0
+    nvme = drives_of(graph.spec, socket)
+    drives = graph.number(f"{nvme}.nvme.busy") >= 0
     hbm = graph.number(f"{name}.hbm")
     return Place(
         sm=graph.number(f"{name}.sm"),
@@ -155,9 +156,9 @@ def _place(graph: NodeGraph, socket: int, gpu: int, routes: tuple[_Routes, _Rout
         nvlink_rx=graph.number(f"{name}.nvlink.rx"),
         nic_tx=from_gpu[gpu].get("network.out", (-1,))[0],
         nic_rx=from_network.get(name, (-1,))[0],
-        nvme_read=graph.routes("nvme")[f"dram{socket}"] if drives else (),
-        nvme_write=from_dram[socket]["nvme"] if drives else (),
-        nvme=graph.number("nvme.nvme.busy"),
+        nvme_read=graph.routes(nvme)[f"dram{socket}"] if drives else (),
+        nvme_write=from_dram[socket][nvme] if drives else (),
+        nvme=graph.number(f"{nvme}.nvme.busy"),
         rail=_rail(graph, from_gpu[gpu].get("network.out", (-1,))[0]),
         grid=grid_links(graph, gpu),
         worked=tuple(

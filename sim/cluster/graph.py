@@ -19,7 +19,7 @@ from typing import Any
 from sim.cluster.grid import links_of
 from sim.cluster.types import Resource, ResourceKind
 from sim.errors import InfeasibleError
-from sim.spec.types import ClusterSpec, NicSpec
+from sim.spec.types import ClusterSpec, NicSpec, NvmeSpec
 
 # Two NVLink hops must be nearer than any other way between two GPUs: a quarter of a hop. Between sockets likewise: a
 # copy to a GPU of another socket crosses the socket link. All other links count one.
@@ -99,10 +99,22 @@ def node_graph(spec: ClusterSpec, missing: Collection[tuple[str, int]] = ()) -> 
     if spec.fabric is not None and spec.fabric.dimensions:
         _add_grid(graph, spec)
     if spec.nvme is not None:
-        graph.link("nvme", "socket0", graph.resource("nvme", "nvme.read", spec.nvme.read))
-        graph.link("socket0", "nvme", graph.resource("nvme", "nvme.write", spec.nvme.write))
-        graph.resource("nvme", "nvme.busy", 1.0, "s")  # the same drives read and write: r/read + w/write <= 1
+        _add_drives(graph, spec, spec.nvme)
     return graph
+
+
+def drives_of(spec: ClusterSpec, socket: int) -> str:
+    """Place of the drives that a socket reaches: its board's, an equal part of the node's."""
+    return "nvme" if spec.host.boards == 1 else f"nvme{socket * spec.host.boards // spec.host.sockets}"
+
+
+def _add_drives(graph: NodeGraph, spec: ClusterSpec, nvme: NvmeSpec) -> None:
+    boards = spec.host.boards
+    for socket in range(0, spec.host.sockets, spec.host.sockets // boards):
+        name = drives_of(spec, socket)
+        graph.link(name, f"socket{socket}", graph.resource(name, "nvme.read", nvme.read / boards))
+        graph.link(f"socket{socket}", name, graph.resource(name, "nvme.write", nvme.write / boards))
+        graph.resource(name, "nvme.busy", 1.0, "s")  # the same drives read and write: r/read + w/write <= 1
 
 
 def socket_of(spec: ClusterSpec, gpu: int) -> int:

@@ -33,7 +33,8 @@ def _sockets(d: Draft) -> Iterator[Finding]:
             yield f"{key}.host.sockets", f"{what}; change one of them"
         boards = node.host.boards
         if sockets % boards:
-            yield f"{key}.host.boards", f"{sockets} sockets do not spread evenly over {boards} boards; change one of them"
+            what = f"{sockets} sockets do not spread evenly over {boards} boards"
+            yield f"{key}.host.boards", f"{what}; change one of them"
         elif sockets > boards and not node.host.socket_link:
             what = f"{sockets // boards} sockets need a link between them; give its rate, one direction"
             yield f"{key}.host.socket_link", what
