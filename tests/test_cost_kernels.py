@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.api import cluster
 from sim.cost.kernels import kernel_cost
 from sim.errors import InfeasibleError
 from sim.spec.load import load
@@ -14,6 +15,7 @@ from sim.workload.ops import Kernel
 
 V100 = load("zero-offload-10b-v100").scenario.cluster.device
 A100 = load("quickstart").scenario.cluster.device
+B200 = cluster("hgx-b200").device
 IDEAL = replace(
     V100,
     hbm_bandwidth=1e12,
@@ -91,6 +93,47 @@ def test_flash_attention_at_a_published_point():
     back = replace(one, flops=2.5 * flops, role="input_grad")
     seconds = sum(kernel_cost(k, A100, "flash2", 1.0).duration for k in (one, back))
     assert 3.5 * flops / seconds == pytest.approx(173e12, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("device", "kernel", "heads", "head_dim", "rates"),
+    [
+        (A100, "flash2", 4, 128, (80, 105)), (A100, "flash2", 16, 128, (154, 138)),
+        (A100, "flash2", 64, 128, (185, 157)), (A100, "flash2", 16, 192, (143, 117)),
+        (A100, "flash2", 128, 192, (167, 125)), (B200, "flash3", 4, 128, (188, 389)),
+        (B200, "flash3", 16, 128, (653, 842)), (B200, "flash3", 64, 128, (980, 821)),
+        (B200, "flash3", 16, 192, (716, 667)), (B200, "flash3", 128, 192, (934, 723)),
+    ],
+)  # fmt: skip
+def test_few_heads_leave_multiprocessors_idle(device, kernel, heads, head_dim, rates):
+    """SimuMax attention tables, causal, 4096 tokens, one sequence: TFLOP/s forward and backward; within a quarter."""
+    s, wide = 4096, head_dim + 128
+    flops = s**2 * wide * heads
+    one = Kernel(
+        name="a", kind="attention", flops=flops, bytes_read=0.0, bytes_written=0.0, m=s, n=s, k=head_dim, batch=heads,
+        causal=True,
+    )  # fmt: skip
+    back = replace(one, flops=2.5 * flops, role="input_grad")
+    for pass_, rate in zip((one, back), rates, strict=True):
+        seconds = kernel_cost(pass_, device, kernel, 1.0).duration
+        assert pass_.flops / seconds / 1e12 == pytest.approx(rate, rel=0.25)
+
+
+def test_a_window_costs_its_tiles_and_never_less_than_its_bytes():
+    """Tiles of 128 keys: a window of 128 touches two of them a block, one of 1024 nine for eight."""
+    s, batch = 65536, 64
+    whole = Kernel(
+        name="a", kind="attention", flops=1e15, bytes_read=0.0, bytes_written=0.0, m=s, n=s, k=128, batch=batch,
+        causal=True,
+    )  # fmt: skip
+    full = kernel_cost(whole, A100, "flash2", 1.0).duration - A100.kernel_floor
+    for window, waste in ((128, 2.0), (1024, 1.125)):
+        seen = kernel_cost(replace(whole, window=window), A100, "flash2", 1.0).duration - A100.kernel_floor
+        assert seen / full == pytest.approx(waste, rel=0.01)
+    moved = replace(whole, flops=1.0, bytes_read=1e12)
+    seconds = 1e12 / (A100.hbm_bandwidth * A100.fused_fraction) + A100.kernel_floor
+    cost = kernel_cost(moved, A100, "flash2", 1.0)
+    assert (cost.duration, cost.bound_by) == (pytest.approx(seconds), "hbm")
 
 
 def test_a_head_between_two_fits_is_padded_up():

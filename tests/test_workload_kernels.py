@@ -382,3 +382,15 @@ def test_flash_in_fp32_is_refused_by_name():
 def test_an_empty_batch_is_refused():
     with pytest.raises(ScenarioError, match="at least one sequence"):
         shape(TINY_GPT, STACK_2020, micro=0)
+
+
+def test_layers_with_a_window_do_less_attention_and_the_same_of_everything_else():
+    model = replace(TINY_LLAMA, sliding_window=32, full_every=2)
+    windowed, full = (kernels.layer_forward(shape(model, STACK_2024), layer) for layer in (0, 1))
+    plain = kernels.layer_forward(shape(TINY_LLAMA, STACK_2024), 0)
+    assert full == plain
+    changed = [(a, b) for a, b in zip(windowed, plain, strict=True) if a != b]
+    assert [a.name for a, _ in changed] == ["attention.flash"]
+    band, square = 2 * 128 * 32 - 32**2, 128**2
+    assert changed[0][0].flops / changed[0][1].flops == pytest.approx(band / square)
+    assert changed[0][0].bytes_read == changed[0][1].bytes_read

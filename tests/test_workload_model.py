@@ -182,3 +182,24 @@ def test_flops_count_the_experts_that_are_visited():
 def test_sparse_layers_begin_after_the_dense_ones():
     assert [counts.is_moe(TINY_DEEPSEEK, layer) for layer in range(3)] == [False, True, True]
     assert not counts.is_moe(PUBLISHED["gpt2"][0], 0)
+
+
+def test_a_window_counts_the_pairs_that_a_mask_would_show():
+    """Twice the entries of a banded lower triangle, up to its diagonal: L^2 for a full one, by the convention."""
+    for length, window in ((64, 0), (64, 64), (64, 16), (64, 1), (300, 128)):
+        keys = window or length
+        entries = sum(min(i + 1, keys) for i in range(length))
+        assert counts.attended_pairs(length, window) == 2 * entries - min(keys, length)
+
+
+def test_every_so_many_th_layer_sees_everything():
+    """GPT-OSS alternates, the window first; Gemma 3 has five layers with a window, then one without."""
+    alternating = llama(6, 64, 4, 4, 128, 100, sliding_window=128, full_every=2, attention_sinks=True)
+    assert [counts.window_of(alternating, i) for i in range(6)] == [128, 0, 128, 0, 128, 0]
+    five_to_one = llama(6, 64, 4, 4, 128, 100, sliding_window=1024, full_every=6)
+    assert [counts.window_of(five_to_one, i) for i in range(6)] == [1024] * 5 + [0]
+    plain = llama(6, 64, 4, 4, 128, 100)
+    assert counts.params(alternating) - counts.params(plain) == 6 * 4  # one sink a head
+    pairs = 2.0 * 512 * 128 - 128**2
+    saved = counts.model_flops_per_token(plain, 512) - counts.model_flops_per_token(alternating, 512)
+    assert saved == pytest.approx(3 * 2 * 3 * (512**2 - pairs) * 64 * 2 / 512)  # three layers; 64 = heads x head_dim

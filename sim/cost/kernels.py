@@ -14,6 +14,9 @@ from sim.errors import InfeasibleError
 from sim.spec.types import OPERAND_BYTES, DeviceSpec, FlashFit
 from sim.workload.ops import Kernel
 
+TILE = 128
+"""Queries, and keys, of a block of fused attention (FlashAttention-2 and -3: 64 to 128 by 64 to 176)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCost:
@@ -39,8 +42,12 @@ def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: f
     if kernel.kind == "attention":
         return _flash(kernel, device, attention, sustained)
     fraction = device.fused_fraction if kernel.quality == "fused" else device.naive_fraction * sustained
-    moved = (kernel.bytes_read + kernel.bytes_written) / (device.hbm_bandwidth * fraction)
+    moved = _moved(kernel) / (device.hbm_bandwidth * fraction)
     return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm")
+
+
+def _moved(kernel: Kernel) -> float:
+    return kernel.bytes_read + kernel.bytes_written
 
 
 def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:
@@ -58,7 +65,7 @@ def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:
     compute = kernel.flops * shape / rate
     if kernel.role == "weight_grad":
         compute *= device.wgrad_factor
-    memory = (kernel.bytes_read + kernel.bytes_written) / (device.hbm_bandwidth * fit.eb)
+    memory = _moved(kernel) / (device.hbm_bandwidth * fit.eb)
     return KernelCost(duration=fit.t0 + max(compute, memory), bound_by="sm" if compute >= memory else "hbm")
 
 
@@ -83,12 +90,23 @@ def _unaligned(kernel: Kernel, device: DeviceSpec) -> float:
 
 
 def _flash(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:
-    """``flops / (p_inf s / (s + s0))``: fits of FlashAttention's published sweeps over sequence length."""
+    """``flops / (p_inf s / (s + s0)) (1 + tail / w)``: fits of published sweeps over sequence length and heads.
+
+    A block of queries is the unit that SMs take (w of them each): its causal work differs by position, and the last
+    ones run while other SMs idle. A sliding window is worked on in tiles of ``TILE`` keys, of which one more is touched
+    than the window holds. Short windows leave the bytes as the bound.
+    """
     fit = _fitting(device.flash[attention], kernel)
-    rate = fit.p_inf * kernel.m / (kernel.m + fit.s0) * sustained
-    if kernel.role != "forward":
-        rate *= device.flash_backward_ratio
-    return KernelCost(duration=device.kernel_floor + kernel.flops / rate, bound_by="sm")
+    blocks = max(1.0, kernel.batch * kernel.n / TILE) / device.sms  # at least one in all
+    forward = kernel.role == "forward"
+    ratio = 1.0 if forward else fit.backward or device.flash_backward_ratio
+    seen = min(kernel.window, kernel.m) if kernel.window else kernel.m
+    waste = (seen + TILE) / seen if kernel.window else 1.0
+    tail = (fit.tail if forward else fit.backward_tail) * seen / kernel.m
+    rate = fit.p_inf * ratio * sustained * kernel.m / (kernel.m + fit.s0) / (1 + tail / blocks)
+    compute, memory = kernel.flops * waste / rate, _moved(kernel) / (device.hbm_bandwidth * device.fused_fraction)
+    bound: Literal["sm", "hbm"] = "sm" if compute >= memory else "hbm"
+    return KernelCost(duration=device.kernel_floor + max(compute, memory), bound_by=bound)
 
 
 def _fitting(fits: tuple[FlashFit, ...], kernel: Kernel) -> FlashFit:

@@ -99,6 +99,9 @@ class ModelFile(Block):
     rope_head_dim: CountOrZero = _or(0, "mla: rotated width of a head")
     v_head_dim: CountOrZero = _or(0, "mla: width of a head's values")
     qk_norm: bool = _or(False, "a norm over each head of queries and keys")
+    sliding_window: CountOrZero = _or(0, "keys that a token sees, itself among them; 0: all before it")
+    full_every: CountOrZero = _or(0, "every so many-th layer sees all keys in spite of the window; 0: none does")
+    attention_sinks: bool = _or(False, "one learned logit a head in the softmax")
     source: str = _or("", "where the shape is published")
 
 
@@ -126,12 +129,15 @@ class GemmTable(Block):
 
 
 class FlashFile(Block):
-    """Fused attention: rate = p_inf * s / (s + s0) at sequence length s (FlashAttention flop convention)."""
+    """Fused attention: rate = p_inf * s / (s + s0) / (1 + tail / w), s sequence length, w query blocks an SM has."""
 
     head_dim: Count = _says("width of a head")
     causal: bool = _says("causal mask")
     p_inf: FlopsPerS = _says("rate of long sequences")
     s0: Elements = _says("sequence length at half that rate")
+    tail: Elements = _or(0.0, "blocks of 128 queries whose time passes at the end with SMs idle")
+    backward: Factor | None = _or(None, "backward rate over p_inf; default: the device's flash_backward_ratio")
+    backward_tail: Elements = _or(0.0, "tail of the backward kernel")
 
 
 class FlashTable(Block):

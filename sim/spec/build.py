@@ -15,6 +15,7 @@ from sim.spec.blocks import (
     ClusterFile,
     DeviceFile,
     FabricFile,
+    FlashFile,
     GemmTable,
     ModelFile,
     PrecisionFile,
@@ -118,9 +119,13 @@ def _fabric(fabric: FabricFile) -> types.FabricSpec:
 def _device(device: DeviceFile) -> types.DeviceSpec:
     keys: dict[str, Any] = dict(device)
     keys["gemm"] = fits_of(device.gemm)
-    keys["flash"] = {kernel: tuple(types.FlashFit(**dict(f)) for f in fits) for kernel, fits in device.flash if fits}
+    keys["flash"] = {kernel: tuple(_flash(f) for f in fits) for kernel, fits in device.flash if fits}
     keys["gemm_alignment"] = int(device.gemm_alignment)
     return types.DeviceSpec(**keys)
+
+
+def _flash(fit: FlashFile) -> types.FlashFit:
+    return types.FlashFit(**{key: value for key, value in fit if value is not None})
 
 
 def _layout(draft: Draft, schedule: types.ScheduleFile | None) -> types.LayoutSpec:

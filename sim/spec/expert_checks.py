@@ -36,6 +36,24 @@ def _experts(d: Draft) -> Iterator[Finding]:
         yield "model.first_dense_layers", f"{what}; lower it, or set experts: 0"
 
 
+def _windows(d: Draft) -> Iterator[Finding]:
+    m = d.model
+    if m.full_every and not m.sliding_window:
+        yield "model.full_every", "has no effect without a window; leave it out, or set sliding_window"
+    if m.full_every == 1:
+        yield "model.full_every", "1 makes every layer see all keys; leave out sliding_window and full_every"
+    if m.sliding_window and m.kind == "encoder":
+        yield "model.sliding_window", "windows are simulated for causal attention only; leave it out, or kind: decoder"
+    if m.sliding_window and m.attention == "mla":
+        yield "model.sliding_window", "has no meaning that is simulated with attention: mla; leave it out"
+
+
+def _window_parts(d: Draft) -> Iterator[Finding]:
+    if d.model.sliding_window and d.layout.cp > 1 and d.layout.cp_kind != "all_gather":
+        what = "ring exchange of a window's keys is not simulated; set cp_kind: all_gather, or cp: 1"
+        yield "layout.cp_kind", what
+
+
 def _latent(d: Draft) -> Iterator[Finding]:
     m = d.model
     if m.attention != "mla":
@@ -124,6 +142,8 @@ def _narrow(d: Draft) -> Iterator[Finding]:
 
 CHECKS = (
     Check("experts are whole", ("model",), _experts),
+    Check("windows mean something", ("model",), _windows),
+    Check("windows and context parallelism", ("model", "layout"), _window_parts),
     Check("latent attention is whole", ("model",), _latent),
     Check("experts divide over ranks", ("model", "layout"), _expert_ranks),
     Check("routing", ("model", "layout"), _routing),

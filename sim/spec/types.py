@@ -72,6 +72,9 @@ class ModelSpec:
     rope_head_dim: int = 0
     v_head_dim: int = 0
     qk_norm: bool = False  # a norm over each head of queries and keys
+    sliding_window: int = 0  # keys that a token sees, itself among them; 0: all before it
+    full_every: int = 0  # every so many-th layer sees all keys in spite of the window (GPT-OSS 2, Gemma 3 6); 0: none
+    attention_sinks: bool = False  # one learned logit a head in the softmax (GPT-OSS)
     source: str = ""
 
 
@@ -93,15 +96,20 @@ class GemmFit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlashFit:
-    """Fused attention: ``flops_per_s = p_inf * s / (s + s0)`` for sequence length s (FlashAttention flop convention).
+    """Fused attention: ``flops_per_s = p_inf * s / (s + s0) / (1 + tail / w)`` (FlashAttention flop convention).
 
-    One fit per (head_dim, causal); forward and backward fractions scale it.
+    s is the sequence length, w the blocks of 128 queries an SM has (sequences x heads x queries / 128 / SMs); ``tail``
+    is how many blocks' time passes at the end with SMs idle. Backward runs at ``backward`` times the rate (0: the
+    device's ``flash_backward_ratio``) and has its own tail. One fit per (head_dim, causal).
     """
 
     head_dim: int
     causal: bool
     p_inf: float
     s0: float
+    tail: float = 0.0
+    backward: float = 0.0
+    backward_tail: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ depends on a row's id. What Stepline does not model is refused by name.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sim.validation.rows import Row
@@ -43,6 +44,9 @@ STACKS = {
 
 FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 """Precision of a row -> recipe; the rest of the step is in bf16."""
+
+WINDOWS = re.compile(r"(alternating )?(?:(\d+) )?sliding window (\d+)(?: / (?:1 )?full)?(, sinks)?")
+"""``alternating sliding window 128 / full, sinks``; ``5 sliding window 1024 / 1 full``; ``sliding window 4096``."""
 
 
 class RefusedError(ValueError):
@@ -95,10 +99,14 @@ def _model(row: Row) -> dict[str, Any]:
 
 
 def _attention(row: Row) -> dict[str, Any]:
-    """Latent attention in the words of the tables: ``MLA q_lora 1536 kv_lora 512 qk 128+64 v 128``."""
+    """Latent attention in the words of the tables: ``MLA q_lora 1536 kv_lora 512 qk 128+64 v 128``; or windows."""
     said = row.text("attention")
     if not said:
         return {}
+    if window := WINDOWS.fullmatch(said):
+        alternating, local, keys, sinks = window.groups()
+        full = 2 if alternating else int(local) + 1 if local else 0
+        return {"sliding_window": int(keys), "full_every": full, "attention_sinks": bool(sinks)}
     words = said.split()
     if words[0] != "MLA":
         raise RefusedError("attention not modelled: " + said)

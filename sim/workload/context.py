@@ -51,7 +51,6 @@ def _ring(shape: Shape, attention: Kernel, message: float) -> Items:
         bytes_read=attention.bytes_read / cp,
         bytes_written=attention.bytes_written / cp,
         m=attention.m // cp,
-        n=attention.n // cp,
     )
     send = Collective(kind="ring_step", axis="cp", size=message, overlap="next")
     return (*(item for _ in range(cp - 1) for item in (send, step)), step)

@@ -50,8 +50,10 @@ __all__ = [
 def layer_forward(shape: Shape, layer: int = 0) -> Items:
     """One layer forward: norm, attention, join, norm, MLP, join; each norm after its join in a post-norm model.
 
-    ``layer`` is its number in the model: the first ones may be dense where the others have experts.
+    ``layer`` is its number in the model: the first ones may be dense where the others have experts, and some may see
+    a window of keys only.
     """
+    shape = shape.at(layer)
     between = shape.between
     norm1, norm2 = norm_forward(between, "norm1"), norm_forward(between, "norm2")
     join1 = join_forward(between, "attention", shape.model.out_bias)
@@ -70,6 +72,7 @@ def layer_backward(shape: Shape, layer: int = 0) -> Items:
 
     Where the residual stream split in two, the gradients of the branches are added: twice a layer.
     """
+    shape = shape.at(layer)
     between = shape.between
     norm1, norm2 = norm_backward(between, "norm1"), norm_backward(between, "norm2")
     join1 = join_backward(between, "attention", shape.model.out_bias)

@@ -39,18 +39,19 @@ def _flash(shape: Shape, name: str, factor: float) -> Kernel:
     q, kv, context = (shape.act(w) for w in (shape.q_width, shape.kv_width + shape.value_width, shape.context_width))
     row_sums = float(shape.head_batch * shape.local_sequence * FP32)
     backward = name.endswith("grad")
-    flops = 2.0 * shape.local_sequence * shape.sequence * sum(shape.head_dims) * shape.head_batch * factor
+    flops = 2.0 * shape.pairs / shape.layout.cp * sum(shape.head_dims) * shape.head_batch * factor
     return Kernel(
         name=name, kind="attention", flops=flops / 2 if shape.causal else flops,
         bytes_read=(q + kv + 2 * context + row_sums) if backward else q + kv,
         bytes_written=(q + kv) if backward else context + row_sums,
-        m=shape.sequence, n=shape.sequence, k=shape.head_dims[0], batch=shape.head_batch,
+        m=shape.sequence, n=shape.local_sequence, k=shape.head_dims[0], batch=shape.head_batch,
         dtype=shape.precision.compute, role="input_grad" if backward else "forward", causal=shape.causal,
+        window=shape.window,
     )  # fmt: skip
 
 
 def _flash_forward(shape: Shape) -> Kernel:
-    """One kernel: 4 s^2 d FLOPs a head, halved if causal. Dropout happens inside and keeps no mask.
+    """One kernel: 4 s^2 d FLOPs a head, halved if causal (``pairs``). Dropout happens inside and keeps no mask.
 
     Where scores and values have different dimensions it is 2 s^2 times their sum.
     """

@@ -13,7 +13,15 @@ from typing import Literal
 
 from sim.errors import Problem, ScenarioError
 from sim.spec.types import DTYPE_BYTES, LayoutSpec, ModelSpec, PrecisionSpec, StackSpec
-from sim.workload.model import attention_widths, head_dims, latent, mlp_in_width, value_width
+from sim.workload.model import (
+    attended_pairs,
+    attention_widths,
+    head_dims,
+    latent,
+    mlp_in_width,
+    value_width,
+    window_of,
+)
 from sim.workload.ops import Collective, Kernel, KernelKind, Quality
 from sim.workload.recipes import RECIPES, Recipe
 
@@ -47,6 +55,7 @@ class Shape:
     token_parts: int = 1  # ranks over which the tokens at hand are split (sequence parallelism)
     rows: int = 0  # tokens at hand where they are not the microbatch's
     local_experts: int = 0  # products of a linear layer in one grouped launch; 0: an ordinary product
+    window: int = 0  # keys that a token of this layer sees; 0: all
 
     def __post_init__(self) -> None:
         if self.micro < 1 or self.sequence < 1:
@@ -158,6 +167,16 @@ class Shape:
     def scores(self) -> int:
         """Elements of the attention matrix, sequences x heads x queries here x all keys."""
         return self.head_batch * self.local_sequence * self.sequence
+
+    @property
+    def pairs(self) -> float:
+        """Twice the pairs of a query and a key it sees, of one causal sequence: s^2, or the band of a window."""
+        return attended_pairs(self.sequence, self.window)
+
+    def at(self, layer: int) -> Shape:
+        """The same for one layer of the model, which may see a window of keys only."""
+        window = window_of(self.model, layer)
+        return self if window == self.window else replace(self, window=window)
 
     @property
     def causal(self) -> bool:

@@ -10,6 +10,7 @@ place (DeepSeek-V2 and -V3 technical reports, sections 2.1; Mixtral, section 2).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,6 +50,25 @@ def value_width(model: ModelSpec) -> int:
 def is_moe(model: ModelSpec, layer: int) -> bool:
     """Whether the MLP of a layer is a mixture of experts."""
     return model.experts > 0 and layer >= model.first_dense_layers
+
+
+def window_of(model: ModelSpec, layer: int) -> int:
+    """Keys that a token of a layer sees, itself among them; 0: all before it.
+
+    Of layers numbered from 1 every ``full_every``-th sees all (GPT-OSS: 2; Gemma 3: 6).
+    """
+    full = model.full_every and (layer + 1) % model.full_every == 0
+    return 0 if full else model.sliding_window
+
+
+def attended_pairs(sequence: int, window: int) -> float:
+    """Twice the (query, key) pairs of one causal sequence: L^2, the convention, or the band of a window W.
+
+    The band has L W - W (W - 1) / 2 pairs; its double is L^2 + L at W = L, of which the L is left out.
+    """
+    if not window or window >= sequence:
+        return float(sequence) ** 2
+    return 2.0 * sequence * window - float(window) ** 2
 
 
 def mlp_in_width(model: ModelSpec) -> int:
@@ -121,6 +141,8 @@ def _attention(model: ModelSpec, name: str, layer: int) -> Iterator[Tensor]:
     if model.qk_norm:
         yield from _norm(model, f"{name}.q_head_norm", layer, model.head_dim)
         yield from _norm(model, f"{name}.k_head_norm", layer, model.head_dim)
+    if model.attention_sinks:
+        yield f"{name}.sinks", layer, model.heads
     yield from _linear(f"{name}.out", layer, (context, h), model.out_bias)
 
 
@@ -195,8 +217,11 @@ def active_params(model: ModelSpec) -> int:
 
 def _layer_kinds(model: ModelSpec) -> tuple[tuple[int, int], ...]:
     """A layer of each kind, and how many there are like it."""
-    dense = min(model.first_dense_layers, model.layers) if model.experts else 0
-    return (0, dense), (dense, model.layers - dense)
+    first: dict[tuple[bool, int], int] = {}
+    count = Counter((is_moe(model, layer), window_of(model, layer)) for layer in range(model.layers))
+    for layer in range(model.layers):
+        first.setdefault((is_moe(model, layer), window_of(model, layer)), layer)
+    return tuple((layer, count[kind]) for kind, layer in first.items())
 
 
 def lecture_params(model: ModelSpec) -> int:
@@ -212,14 +237,15 @@ def lecture_multiplications(model: ModelSpec, sequence: int) -> int:
 def exact_multiplications(model: ModelSpec, sequence: int, layer: int = 0) -> int:
     """Multiplications (MACs) of one layer's matrix products, forward, for one sequence.
 
-    Scores and context are counted over the whole L x L square, causal or not. Of routed experts those count that a
-    token visits, ``top_k``.
+    Scores and context are counted over the whole L x L square, causal or not, and over twice the band of a sliding
+    window. Of routed experts those count that a token visits, ``top_k``.
     """
     matrices = 0
     for name, _, count in layer_tensors(model, layer):
         if name.endswith(".weight") and "norm" not in name:
             matrices += count // model.experts * model.top_k if ".experts." in name else count
-    return sequence * matrices + sequence**2 * model.heads * sum(head_dims(model))
+    pairs = int(attended_pairs(sequence, window_of(model, layer)))
+    return sequence * matrices + pairs * model.heads * sum(head_dims(model))
 
 
 def head_multiplications(model: ModelSpec, sequence: int) -> int:

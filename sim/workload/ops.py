@@ -30,8 +30,9 @@ class Kernel:
 
     A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest. A ``grouped``
     one is a single launch of ``batch`` products with different numbers of rows (experts): ``m`` is their mean (``k`` of
-    a weight gradient), and ``flops`` counts all rows. An ``attention`` kernel is fused (flash) attention over ``m`` =
-    ``n`` = sequence length, ``k`` = head_dim, ``batch`` = sequences x heads. Everything else is bound by memory;
+    a weight gradient), and ``flops`` counts all rows. An ``attention`` kernel is fused (flash) attention of ``n``
+    queries over ``m`` keys, of which each sees the last ``window`` (0: all), ``k`` = head_dim, ``batch`` = sequences x
+    heads. Everything else is bound by memory;
     ``quality`` says whether it was written as one fused pass or as a chain of naive element-wise passes, of which this
     is one.
     """
@@ -48,6 +49,7 @@ class Kernel:
     dtype: str = "fp32"
     role: Literal["forward", "input_grad", "weight_grad"] = "forward"
     causal: bool = False
+    window: int = 0
     quality: Quality = "fused"
     grouped: bool = False
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sim.spec.types import Scenario
 from sim.workload import kernels, shares, stash
 from sim.workload.kernels import Items
-from sim.workload.model import is_moe
+from sim.workload.model import is_moe, window_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +80,15 @@ def _recomputed(scenario: Scenario, position: int) -> str:
 
 
 class _Layers:
-    """Layers by how they are recomputed and whether they have experts, each kind's work built once."""
+    """Layers by how they are recomputed, whether they have experts and what they see: each kind's work built once."""
 
     def __init__(self, shape: kernels.Shape) -> None:
         self.shape = shape
-        self.built: dict[tuple[str, bool], Unit] = {}
+        self.built: dict[tuple[str, bool, int], Unit] = {}
 
     def unit(self, layer: int, *, recomputed: str) -> Unit:
         """Layer number ``layer`` of the model."""
-        kind = (recomputed, is_moe(self.shape.model, layer))
+        kind = (recomputed, is_moe(self.shape.model, layer), window_of(self.shape.model, layer))
         if kind not in self.built:
             self.built[kind] = self._build(recomputed, layer)
         return replace(self.built[kind], name=f"layer{layer}", layer=layer)
