@@ -29,7 +29,9 @@ from sim.cluster.show import NodeView, views
 from sim.cost.lower import lower
 from sim.engine.core import simulate as simulate_plan
 from sim.errors import Problem, ScenarioError
+from sim.plan import quicker
 from sim.spec import placement
+from sim.spec.faster import PARTS, faster
 from sim.spec.load import load
 from sim.spec.types import ClusterSpec, DeviceSpec, Scenario
 from sim.timeline import pack
@@ -136,6 +138,17 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
     timeline = simulate_plan(plan, None if progress is None else lambda done: progress(done, total))
     facts = _facts(scenario, workload, timeline)
     return Step(scenario=scenario, timeline=timeline, result=analyse(timeline, facts, perf_counter() - began))
+
+
+def step_time(scenario: Scenario, part: str = "", by: float = 1.0, *, merged: bool | None = None) -> float:
+    """Seconds of the simulated step with ``part`` of the machine ``by`` times as fast.
+
+    ``part`` is one of ``PARTS`` of ``sim.spec.faster`` or ``latency`` (of exchanges and copies); empty: as it is.
+    ``merged``: runs of kernels as one op (None: in large steps).
+    """
+    machine = faster(scenario, part, by) if part in PARTS else scenario
+    plan = lower(build_workload(machine), build_cluster(machine.cluster), machine, merged=merged)
+    return simulate_plan(quicker(plan, by) if part == "latency" else plan).makespan
 
 
 def _facts(scenario: Scenario, workload: Workload, timeline: Timeline) -> Facts:

@@ -22,7 +22,7 @@ ARROWS = {
     "engine": ("errors", "plan", "timeline"),
     "analysis": ("timeline",),
     "report": ("errors", "units", "figures", "timeline", "analysis", "study", "cluster"),
-    "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "engine", "timeline", "analysis"),
+    "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "plan", "engine", "timeline", "analysis"),
     "study": ("errors", "units", "api"),
     "importing": ("errors", "units", "spec"),
     "validation": ("errors", "units", "api", "study"),
