@@ -140,6 +140,11 @@ def simulate(scenario: Scenario, *, fold: bool = True, progress: Callable[[int, 
     return Step(scenario=scenario, timeline=timeline, result=analyse(timeline, facts, perf_counter() - began))
 
 
+def scenario_of(source: str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of a file or a shipped name, checked. Raises ``ScenarioError`` for bad input."""
+    return _load(source, overrides)
+
+
 def step_time(scenario: Scenario, part: str = "", by: float = 1.0, *, merged: bool | None = None) -> float:
     """Seconds of the simulated step with ``part`` of the machine ``by`` times as fast.
 

@@ -23,7 +23,7 @@ ARROWS = {
     "analysis": ("timeline",),
     "report": ("errors", "units", "figures", "timeline", "analysis", "study", "cluster"),
     "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "plan", "engine", "timeline", "analysis"),
-    "study": ("errors", "units", "api"),
+    "study": ("errors", "units", "spec", "analysis", "api"),
     "importing": ("errors", "units", "spec"),
     "validation": ("errors", "units", "api", "study"),
     "cli": ("errors", "api", "study", "validation", "importing", "spec", "report"),
@@ -40,7 +40,7 @@ ALONE = {
     "typer": ("cli",),
 }
 # Rooms may read the types of the spec room, not its loader: files are read in one place.
-ONLY_TYPES = ("workload", "cluster", "cost")
+ONLY_TYPES = ("workload", "cluster", "cost", "study")
 
 
 def _room(path):

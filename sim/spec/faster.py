@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sim.spec.types import ClusterSpec, DeviceSpec, HostLinkSpec, HostSpec, NicSpec, NvlinkSpec, NvmeSpec, Scenario
+from sim.spec.types import ClusterSpec, DeviceSpec, HostLinkSpec, HostSpec, NvlinkSpec, NvmeSpec, Scenario
 
 Scale = Callable[[ClusterSpec, float], ClusterSpec]
 
@@ -23,9 +23,7 @@ def _arithmetic(device: DeviceSpec, by: float) -> DeviceSpec:
         vector_flops_per_s=device.vector_flops_per_s * by,
         unaligned_flops_per_s=device.unaligned_flops_per_s * by,
         gemm={dtype: replace(fit, peak=fit.peak * by) for dtype, fit in device.gemm.items()},
-        flash={
-            name: tuple(replace(fit, p_inf=fit.p_inf * by) for fit in fits) for name, fits in device.flash.items()
-        },
+        flash={name: tuple(replace(fit, p_inf=fit.p_inf * by) for fit in fits) for name, fits in device.flash.items()},
     )
 
 
@@ -58,9 +56,15 @@ def _nvlink(link: NvlinkSpec, by: float) -> NvlinkSpec:
     return replace(link, bandwidth=link.bandwidth * by)
 
 
-def _network(nics: NicSpec, by: float) -> NicSpec:
-    """Adapters; a leaf's uplinks carry what its adapters do, over the oversubscription."""
-    return replace(nics, bandwidth=nics.bandwidth * by)
+def _network(machine: ClusterSpec, by: float) -> ClusterSpec:
+    """Adapters, with the uplinks that carry what they do over the oversubscription; or the links of a grid."""
+    nics, fabric = machine.nics, machine.fabric
+    if nics is not None:
+        nics = replace(nics, bandwidth=nics.bandwidth * by)
+    if fabric is not None:
+        grid = tuple(replace(one, bandwidth=one.bandwidth * by) for one in fabric.dimensions)
+        fabric = replace(fabric, dimensions=grid)
+    return replace(machine, nics=nics, fabric=fabric)
 
 
 def _drives(nvme: NvmeSpec, by: float) -> NvmeSpec:
@@ -81,7 +85,7 @@ PARTS: Mapping[str, Scale] = {
     "sm": _part("device", _arithmetic),
     "hbm": _part("device", _memory),
     "nvlink": _part("nvlink", _nvlink),
-    "network": _part("nics", _network),
+    "network": _network,
     "host_link": _part("host_link", _host_link),
     "cpu": _part("host", _cpu),
     "socket_link": _part("host", _sockets),

@@ -45,7 +45,7 @@ def way_for(step: Step) -> tuple[Way, float]:
     """A way to ask many questions of a step, and what it says of the step as it is."""
     spans, known = len(step.timeline.spans.op), step.result.step_time
     candidates = [Way(merged=True)] if FEW < spans <= MANY else []
-    if spans > MANY and (at := _cut(step.scenario)):
+    if spans > MANY and (at := cut_of(step.scenario)):
         candidates.append(Way(merged=True, at=at))
     for way in candidates:
         said = time_of(step.scenario, way)
@@ -60,7 +60,7 @@ def _with(scenario: Scenario, microbatches: int) -> Scenario:
     return replace(scenario, batch=replace(batch, accumulation=microbatches, size=size))
 
 
-def _cut(scenario: Scenario) -> tuple[int, ...]:
+def cut_of(scenario: Scenario) -> tuple[int, ...]:
     """Two numbers of microbatches with which the pipeline is full, if that saves half of the work."""
     layout, count = scenario.layout, scenario.batch.accumulation
     if layout.schedule_file is not None:

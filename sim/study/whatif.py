@@ -32,8 +32,21 @@ class Axis:
 AXES: Mapping[str, Axis] = {
     "sm": Axis(says="GPU arithmetic", kinds=("sm",)),
     "hbm": Axis(says="GPU memory bandwidth", kinds=("hbm",)),
-    "nvlink": Axis(says="NVLink", kinds=("nvlink.tx", "nvlink.rx")),
-    "network": Axis(says="network adapters and uplinks", kinds=("nic.tx", "nic.rx", "leaf.up", "leaf.down")),
+    "nvlink": Axis(says="NVLink", kinds=("nvlink.tx", "nvlink.rx", "nvlink.to")),
+    "network": Axis(
+        says="links between nodes",
+        kinds=(
+            "nic.tx",
+            "nic.rx",
+            "leaf.up",
+            "leaf.down",
+            "grid.next",
+            "grid.back",
+            "grid.out",
+            "grid.in",
+            "grid.to",
+        ),
+    ),
     "host_link": Axis(
         says="link between GPU and host",
         kinds=("pcie.h2d", "pcie.d2h", "pcie.duplex", "uplink.in", "uplink.out"),

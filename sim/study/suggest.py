@@ -1,0 +1,148 @@
+"""What to change: candidates by rule, each weighed and simulated; only those that fit are told, by what they gain.
+
+Owns the table of rules (the seam for a new one: a function and a line in ``RULES``). A rule proposes ``--set`` texts
+and knows no gain: that is simulated. Every candidate does as many tokens a step as the scenario: the batch stays, so
+that training does the same. What the scenario's own checks refuse, or memory does not hold, is told with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sim.api import Step, check, run, scenario_of
+from sim.errors import InfeasibleError, ScenarioError
+from sim.spec.types import Scenario
+from sim.study import rules
+from sim.study.parallel import each
+from sim.study.rules import Candidate
+from sim.study.short import MANY, WHOLE, Way, cut_of, time_of, way_for
+from sim.study.why import Suggestion
+
+RULES: dict[str, Callable[[Step], Iterator[Candidate]]] = {
+    "micro-batch": rules.micro_batch,
+    "recompute": rules.recompute,
+    "ZeRO stage": rules.zero_stage,
+    "pipeline": rules.pipeline,
+    "layout": rules.layout,
+    "mesh order": rules.mesh_order,
+    "overlap": rules.overlap,
+    "offload": rules.offload,
+    "balance": rules.balance,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """A candidate, tried: seconds and memory, or why not."""
+
+    candidate: Candidate
+    seconds: float = 0.0
+    peak: float = 0.0
+    capacity: float = 0.0
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    source: str
+    overrides: tuple[str, ...]
+    candidate: Candidate
+    tokens: int
+    whole: bool
+    way: Way
+
+
+def suggest(
+    step: Step, source: str, overrides: Sequence[str] = (), told: Callable[[int, int, str], None] | None = None,
+    *, jobs: int = 2,
+) -> tuple[tuple[Suggestion, ...], tuple[tuple[str, str], ...]]:  # fmt: skip
+    """Changes that fit, by gain, and (change, why not) of those that do not.
+
+    ``source`` and ``overrides`` are what ``step`` was made from; ``told`` is called with (done, of, what).
+    """
+    way, base = way_for(step)
+    found = [Candidate(kind=kind, says=c.says, sets=c.sets) for kind, rule in RULES.items() for c in rule(step)]
+    distinct = {candidate.sets: candidate for candidate in reversed(found)}
+    candidates = [candidate for candidate in found if distinct[candidate.sets] is candidate]
+    tasks = [
+        _Task(
+            source=source, overrides=tuple(overrides), candidate=candidate, tokens=_tokens(step.scenario),
+            whole=way == WHOLE and len(step.timeline.spans.op) <= MANY, way=way,
+        )
+        for candidate in candidates
+    ]  # fmt: skip
+    jobs = jobs if len(step.timeline.spans.op) > 2000 else 1
+    tried: list[_Tried] = []
+    for _, one in each(_try, tasks, jobs):
+        tried.append(one)
+        if told is not None:
+            told(len(tried), len(tasks), one.candidate.says)
+    now = max(use.peak for use in step.result.memory if use.where == "gpu")
+    return _sorted(tried, base, now, candidates)
+
+
+def _sorted(
+    tried: Sequence[_Tried], base: float, now: float, order: Sequence[Candidate]
+) -> tuple[tuple[Suggestion, ...], tuple[tuple[str, str], ...]]:
+    """By gain, then in the order of the rules: processes finish as they please."""
+    place = {candidate: number for number, candidate in enumerate(order)}
+    tried = [replace(one, why_not="changes nothing") if _same(one, base, now) else one for one in tried]
+    tried = sorted(tried, key=lambda one: place[one.candidate])
+    fits = [
+        Suggestion(
+            kind=one.candidate.kind,
+            says=one.candidate.says,
+            sets=one.candidate.sets,
+            step_time=one.seconds,
+            gain=1.0 - one.seconds / base,
+            peak=one.peak,
+            capacity=one.capacity,
+        )
+        for one in tried
+        if not one.why_not
+    ]
+    return (
+        tuple(sorted(fits, key=lambda one: -one.gain)),
+        tuple((one.candidate.says, one.why_not) for one in tried if one.why_not),
+    )
+
+
+def _same(one: _Tried, base: float, peak: float) -> bool:
+    """Whether a candidate that fits takes the same time and memory as the step as it is."""
+    return not one.why_not and abs(one.seconds / base - 1.0) < 1e-9 and abs(one.peak / peak - 1.0) < 1e-6
+
+
+def _try(task: _Task) -> _Tried:
+    sets = [*task.overrides, *task.candidate.sets]
+    try:
+        verdict = check(task.source, sets)
+        gpu = next(weight for weight in verdict.weights if weight.where == "gpu")
+        tight = [weight for weight in verdict.weights if not weight.fits]
+        if tight:
+            return _too_big(task.candidate, tight[0].where, tight[0].peak, tight[0].capacity)
+        scenario = scenario_of(task.source, sets)
+        assert _tokens(scenario) == task.tokens, "a rule changed the batch"
+        if not task.whole:
+            way = Way(merged=task.way.merged, at=cut_of(scenario) if task.way.at else ())
+            return _Tried(
+                candidate=task.candidate, seconds=time_of(scenario, way), peak=gpu.peak, capacity=gpu.capacity
+            )
+        result = run(task.source, sets).result
+    except (ScenarioError, InfeasibleError) as error:
+        lines = str(error).splitlines()
+        return _Tried(candidate=task.candidate, why_not=lines[0].split(": ", 2)[-1])
+    worst = [use for use in result.memory if not use.fits]
+    if worst:
+        return _too_big(task.candidate, worst[0].where, worst[0].peak, worst[0].capacity)
+    top = max((use for use in result.memory if use.where == "gpu"), key=lambda use: use.peak / use.capacity)
+    return _Tried(candidate=task.candidate, seconds=result.step_time, peak=top.peak, capacity=top.capacity)
+
+
+def _too_big(candidate: Candidate, where: str, peak: float, capacity: float) -> _Tried:
+    what = f"does not fit: {peak / 1e9:.1f} GB of {capacity / 1e9:.1f} GB ({where})"
+    return _Tried(candidate=candidate, why_not=what)
+
+
+def _tokens(scenario: Scenario) -> int:
+    return scenario.batch.size * scenario.batch.sequence
