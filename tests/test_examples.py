@@ -1,10 +1,12 @@
 """Everything that is shipped runs, and the README's commands and claims hold."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from sim.analysis.path import critical_path
 from sim.api import check, run, schedule
 from sim.spec.catalogue import names
 
@@ -25,11 +27,15 @@ SHORTER = {
 def test_every_shipped_scenario_runs_fits_and_is_weighed_without_simulating(name):
     """The walk in issue order ignores how long side streams hold buffers: gradients queue for a slow network."""
     sets = ["batch.size=null", f"batch.accumulation={SHORTER[name]}"] if name in SHORTER else []
-    result, verdict = run(name, sets).result, check(name, sets)
+    step, verdict = run(name, sets), check(name, sets)
+    result, path = step.result, critical_path(step.timeline)
     assert result.fits == verdict.fits == (name not in TOO_BIG)
     assert result.step_time > 0
     assert sum(result.breakdown.values()) == pytest.approx(result.step_time, rel=1e-9)
     assert sum(result.bound_by.values()) == pytest.approx(1.0, rel=1e-9)
+    assert path[0].start == 0.0
+    assert path[-1].end == result.step_time, "the critical path is as long as the step"
+    assert all(before.end == after.start for before, after in pairwise(path))
     assert 0 < result.mfu <= result.hfu < 0.9
     for weight in verdict.weights:
         simulated = max(use.peak for use in result.memory if use.where == weight.where)

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import typer
 
-from sim.cli import figures, files, importing, machines, step, studies
+from sim.cli import figures, files, importing, machines, step, studies, why
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": step.run,
     "check": step.check,
+    "explain": why.explain,
     "compare": studies.compare,
     "validate": studies.validate,
     "sweep": studies.sweep,

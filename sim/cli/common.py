@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,11 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. cluster.host.dram_bandwidth=200GB/s."),
 ]
+
+
+def folder_of(name: str) -> Path:
+    """Where the files of a scenario go unless ``--out`` says: a name is any text, a folder below ``out`` is not."""
+    return Path("out") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "scenario")
 
 
 def write_new(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.common import File, Sets, console_of, progress_bar, write_new
+from sim.cli.common import File, Sets, console_of, folder_of, progress_bar, write_new
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     if out is not None or not as_json:
         from sim.report.files import write_all
 
-        where = out or Path("out") / step.scenario.name
+        where = out or folder_of(step.scenario.name)
         paths = write_all(where, step.timeline, step.result, kept(step))
         console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
     if not step.result.fits:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sim.analysis.result import Result
 from sim.errors import Problem, ScenarioError
-from sim.report import result_json, trace
+from sim.report import explain_json, result_json, trace
 from sim.report.figure import save, step_figure
 from sim.timeline import pack
 from sim.timeline.columns import Timeline
@@ -47,6 +47,16 @@ def write_sweep(out: Path, table: str, text: str, figure: Figure | None) -> list
         if figure is not None:
             files.append(_atomic(out / "sweep.png", lambda path: save(figure, path, "png")))
             files.append(_atomic(out / "sweep.svg", lambda path: save(figure, path, "svg")))
+        return files
+
+
+def write_explanation(out: Path, text: str, tornado: Figure | None) -> list[Path]:
+    """Write explain.json and the figure of what-if into ``out``. Raises ``ScenarioError`` where nothing can be."""
+    with _into(out):
+        files = [_atomic(out / explain_json.NAME, partial(_write_text, text=text))]
+        if tornado is not None:
+            files.append(_atomic(out / "tornado.png", lambda path: save(tornado, path, "png")))
+            files.append(_atomic(out / "tornado.svg", lambda path: save(tornado, path, "svg")))
         return files
 
 

@@ -102,7 +102,7 @@ def show(console: Console, result: Result) -> None:
 
 def breakdown_table(result: Result, *, bar: str = "█") -> Table:
     """Categories by seconds, largest first, with a ``bar`` as long as their share; they sum to the step."""
-    table = _table("where the time goes", ("seconds", "share"), "")
+    table = plain_table("where the time goes", ("seconds", "share"), "")
     for category, seconds in sorted(result.breakdown.items(), key=lambda item: (-item[1], item[0])):
         share = seconds / result.step_time
         if share >= 0.0005:
@@ -114,7 +114,7 @@ def breakdown_table(result: Result, *, bar: str = "█") -> Table:
 def memory_table(use: MemoryUse) -> Table:
     """Owners at the peak with their share of the capacity, largest first, and the verdict."""
     place = PLACES[use.where] if use.where == "gpu" else f"{PLACES[use.where]}, per rank,"
-    table = _table(f"{place} at its peak", ("bytes", "share"))
+    table = plain_table(f"{place} at its peak", ("bytes", "share"))
     for owner, size in use.at_peak.items():
         if size >= 0.002 * use.peak:
             table.add_row(owner, quantity(size, "bytes"), f"{size / use.capacity:.1%}")
@@ -128,7 +128,7 @@ def show_published(console: Console, published: Sequence[Comparison]) -> None:
     """What sources say beside what is simulated; nothing where the scenario quotes nobody."""
     if not published:
         return
-    table = _table("published", ("figure", "ours", "difference"), "source")
+    table = plain_table("published", ("figure", "ours", "difference"), "source")
     for one in published:
         said = _figure(one.figure, one.low)
         said += f" to {_figure(one.figure, one.high)}" if one.high != one.low else ""
@@ -148,7 +148,7 @@ def _figure(name: str, value: float) -> str:
 
 def transfers_table(result: Result) -> Table:
     """What each kind of transfer moved, the rate it would have alone and the one it reached, and its exposed time."""
-    table = _table("a rank sends", ("bytes", "times", "alone", "reached", "exposed"), "bound by")
+    table = plain_table("a rank sends", ("bytes", "times", "alone", "reached", "exposed"), "bound by")
     for use in result.transfers:
         table.add_row(
             label(use.category).replace(" communication", ""),
@@ -170,7 +170,7 @@ def _held(use: TransferUse) -> str:
     return f"{name}, shared: {', '.join(others)}" if others else name
 
 
-def _table(first: str, numbers: tuple[str, ...], *last: str) -> Table:
+def plain_table(first: str, numbers: tuple[str, ...], *last: str) -> Table:
     """A table of words, numbers (kept whole, to the right), words. Long words are folded, never cut."""
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold")
@@ -205,10 +205,11 @@ def show_remedies(console: Console, result: Result) -> None:
         who = f" ({others} of {kinds} kinds of rank do not fit; this is the worst)" if kinds > 1 else ""
         console.print(f"does not fit: {over} too much {place}{who}. Largest owners and what would lower them:")
         for owner in list(use.at_peak)[:3]:
-            console.print(f"  {owner} ({quantity(use.at_peak[owner], 'bytes')}): {_remedy(owner, use.where)}")
+            console.print(f"  {owner} ({quantity(use.at_peak[owner], 'bytes')}): {remedy(owner, use.where)}")
 
 
-def _remedy(owner: str, where: str) -> str:
+def remedy(owner: str, where: str) -> str:
+    """What would lower the bytes of an owner in a place."""
     if where == "nvme":
         return "use larger drives, or shard over more data-parallel ranks on more hosts"
     if where == "host":

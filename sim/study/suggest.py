@@ -7,8 +7,9 @@ that training does the same. What the scenario's own checks refuse, or memory do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sim.api import Step, check, run, scenario_of
 from sim.errors import InfeasibleError, ScenarioError
@@ -62,7 +63,11 @@ def suggest(
     ``source`` and ``overrides`` are what ``step`` was made from; ``told`` is called with (done, of, what).
     """
     way, base = way_for(step)
-    found = [Candidate(kind=kind, says=c.says, sets=c.sets) for kind, rule in RULES.items() for c in rule(step)]
+    found = [
+        Candidate(kind=kind, says=one.says, sets=tuple(text for text in one.sets if _changes(text, step.document)))
+        for kind, rule in RULES.items()
+        for one in rule(step)
+    ]
     distinct = {candidate.sets: candidate for candidate in reversed(found)}
     candidates = [candidate for candidate in found if distinct[candidate.sets] is candidate]
     tasks = [
@@ -80,6 +85,17 @@ def suggest(
             told(len(tried), len(tasks), one.candidate.says)
     now = max(use.peak for use in step.result.memory if use.where == "gpu")
     return _sorted(tried, base, now, candidates)
+
+
+def _changes(text: str, document: Mapping[str, Any]) -> bool:
+    """Whether an override does anything: taking back a key that is not there does not."""
+    key, _, value = text.partition("=")
+    if value != "null":
+        return True
+    node: Any = document
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node is not None
 
 
 def _sorted(

@@ -1,7 +1,7 @@
 """What if one thing were faster? The step simulated again with each of them 10 % faster, twice, and never binding.
 
 Owns the table of things that can be faster and the asking; how a machine gets faster belongs to ``sim.spec.faster``.
-A thing that gains nothing where it never binds is not asked for less: it would gain no more.
+A thing whose never binding changes nothing at all is not asked for less: that would change nothing either.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sim.study.why import WhatIf
 FACTORS = (1.1, 2.0, 1e9)
 """10 % faster, twice as fast, and so fast that it never binds."""
 NOTHING = 1e-9
-"""Relative gain that is rounding."""
+"""Relative change that is rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +82,7 @@ def what_if(
     names = list(axes) or used(step)
     jobs = jobs if len(step.timeline.spans.op) > 2000 else 1
     most = _asked(step.scenario, way, [(name, FACTORS[2]) for name in names], jobs, told)
-    least = base * (1.0 - NOTHING)
-    gaining = [name for name in names if most[name, FACTORS[2]] < least]
+    gaining = [name for name in names if abs(most[name, FACTORS[2]] / base - 1.0) > NOTHING]
     some = _asked(step.scenario, way, [(name, by) for name in gaining for by in FACTORS[:2]], jobs, told)
     rows = [
         WhatIf(
@@ -115,5 +114,6 @@ def _asked(
     for done, (index, seconds) in enumerate(each(_answer, questions, jobs), start=1):
         found[asked[index]] = seconds
         if told is not None:
-            told(done, len(asked), f"{asked[index][0]} {asked[index][1]:g} times as fast")
+            name, by = asked[index]
+            told(done, len(asked), f"{AXES[name].says} {f'{by:g} times as fast' if by < 1e6 else 'never binding'}")
     return found
