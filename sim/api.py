@@ -26,6 +26,8 @@ from sim.analysis.result import Order, Result, Verdict, Weight
 from sim.analysis.roofline import Roofline, bandwidth, kernel_points
 from sim.cluster.build import build as build_cluster
 from sim.cluster.show import NodeView, views
+from sim.cost.choice import fastest, swept
+from sim.cost.demand import demand
 from sim.cost.lower import lower
 from sim.engine.core import simulate as simulate_plan
 from sim.errors import Problem, ScenarioError
@@ -39,7 +41,7 @@ from sim.timeline.columns import Timeline
 from sim.workload import model
 from sim.workload.build import build as build_workload
 from sim.workload.build import read_schedule
-from sim.workload.ops import Workload
+from sim.workload.ops import Collective, Workload
 from sim.workload.peak import peak
 from sim.workload.recipes import RECIPES
 from sim.workload.schedules.csv_text import to_csv
@@ -228,6 +230,9 @@ def resolved(source: str, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
     return load(source, overrides, reader=faults).document
 
 
+SWEPT = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+"""Exchanges whose algorithm depends on the size alone."""
+
 _LOOKED_AT = (
     "layout={dp: 1, placement: [0]}", "stack=megatron-deepspeed-2020", "precision=fp16",
     "batch={micro: 1, accumulation: 1, sequence: 128}", "recompute=none", "offload=none",
@@ -249,6 +254,26 @@ def topology(cluster: str, overrides: Sequence[str] = ()) -> tuple[NodeView, ...
     ``overrides`` are of a scenario: ``cluster.nics.count=4``. Raises ``ScenarioError`` for bad input.
     """
     return views(build_cluster(load("quickstart", [f"cluster={cluster}", *_LOOKED_AT, *overrides]).scenario.cluster))
+
+
+def exchange_seconds(
+    spec: ClusterSpec, asked: Sequence[tuple[str, Sequence[float], Sequence[tuple[int, int]]]]
+) -> list[list[float]]:
+    """Seconds that exchanges take, each alone on a cluster: what a simulation of one and nothing else takes.
+
+    ``asked`` are (kind, sizes, members): a kind of ``sim.workload.ops.Collective``, sizes in bytes as it counts them,
+    two or more pairs of node and GPU. Raises ``InfeasibleError`` where they have no route.
+    """
+    built = build_cluster(spec)
+    found = []
+    for kind, sizes, members in asked:
+        if kind in SWEPT:
+            costs = [fastest(ways) for ways in swept(kind, sizes, members, built)]
+        else:
+            works = [Collective(kind=kind, axis="dp", size=size) for size in sizes]  # type: ignore[arg-type]
+            costs = [demand(work, members, built) for work in works]
+        found.append([cost.latency + cost.duration for cost in costs])
+    return found
 
 
 def _load(source: str, overrides: Sequence[str]) -> Scenario:

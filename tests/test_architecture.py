@@ -26,7 +26,8 @@ ARROWS = {
     "study": ("errors", "units", "spec", "analysis", "api"),
     "importing": ("errors", "units", "spec"),
     "validation": ("errors", "units", "api", "study"),
-    "cli": ("errors", "api", "study", "validation", "importing", "spec", "report"),
+    "calibration": ("errors", "units", "spec", "importing", "api", "validation"),
+    "cli": ("errors", "api", "study", "validation", "importing", "calibration", "spec", "report"),
     "__main__": ("cli",),
     "__init__": (),
 }

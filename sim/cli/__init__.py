@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import typer
 
-from sim.cli import figures, files, importing, machines, step, studies, why
+from sim.cli import calibrating, figures, files, importing, machines, step, studies, why
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": step.run,
@@ -30,6 +30,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "topology": ("Machines: look at one.", {"show": machines.topology_show}),
+    "calibrate": (
+        "Fit the model to your own measurements.",
+        {"nccl-tests": calibrating.nccl_tests},
+    ),
     "import": (
         "Machines: make a node file of what other tools say.",
         {"nccl-topo": importing.nccl_topo, "nvidia-smi-topo": importing.nvidia_smi_topo},

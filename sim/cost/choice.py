@@ -108,15 +108,23 @@ def fastest(costs: Iterable[CollectiveCost]) -> CollectiveCost:
 
 def priced(kind: str, size: float, members: Sequence[Member], cluster: Cluster) -> list[CollectiveCost]:
     """What each algorithm and protocol that may be chosen would cost."""
+    return swept(kind, [size], members, cluster)[0]
+
+
+def swept(
+    kind: str, sizes: Sequence[float], members: Sequence[Member], cluster: Cluster
+) -> list[list[CollectiveCost]]:
+    """What each algorithm and protocol would cost, size by size; who sends what is found once."""
     nodes = by_node(members)
     need_network(nodes, cluster)
     pace, protocol = pace_of(nodes, cluster), cluster.spec.collectives.protocol
-    return [
-        price(traffic, size, one, pace, cluster)
+    ways = [
+        (traffic, one)
         for traffic in traffics(kind, nodes, cluster)
         for name, one in PROTOCOLS[traffic.family].items()
         if protocol in ("auto", name) or len(PROTOCOLS[traffic.family]) == 1
     ]
+    return [[price(traffic, size, one, pace, cluster) for traffic, one in ways] for size in sizes]
 
 
 def traffics(kind: str, nodes: Nodes, cluster: Cluster) -> Iterator[Traffic]:

@@ -57,6 +57,13 @@ def likeness(machine: Machine, file: Path, gpu: str = "", like: str = "") -> Lik
     return Likeness(device=device, said=said, others=others, nodes=tuple(nodes), cpu=cpu)
 
 
+def node_with(product: str) -> str:
+    """The shipped node that has a GPU of this product name and stands nearest to the root; empty where none has."""
+    known = by_product(product)
+    having = [node for node in shelves() if known is not None and node.device == known.device]
+    return min(having, key=lambda node: (node.derived, node.name)).name if having else ""
+
+
 def _known(name: str, names: Sequence[str], option: str) -> None:
     if name not in names:
         what = f"unknown name {name!r}; {suggest(name, names)}choices: {choices(names)}"

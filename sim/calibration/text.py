@@ -1,0 +1,55 @@
+"""What a calibration found, as text. Computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from sim import units
+from sim.calibration.collectives import Calibration, Row, error, written
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def percent(share: float | None, *, sign: bool = False) -> str:
+    """A share; a dash for none."""
+    return "-" if share is None else f"{share:+.1%}" if sign else f"{share:.1%}"
+
+
+def show_collectives(console: Console, found: Calibration) -> None:
+    """Residuals by collective and size, errors by run, then the parameters."""
+    from rich.table import Table
+
+    table = Table(title=f"time of each size: measured, error of {found.cluster}, of the fit", title_justify="left")
+    for column in ("collective", "GPUs", "size", "measured", "before", "fitted", "unseen"):
+        table.add_column(column, justify="left" if column == "collective" else "right")
+    for row in found.rows:
+        errors = [percent(getattr(row, which) / row.measured - 1, sign=True) for which in ("before", "after", "unseen")]
+        size, seconds = units.format(row.size, "bytes"), units.format(row.measured, "seconds")
+        table.add_row(row.kind, str(row.ranks), size, seconds, *errors)
+    console.print(table)
+    _show_runs(console, found.rows)
+    for name, (before, after, spread) in found.parameters.items():
+        key = name.partition(".")[2]
+        what = f"{name}: {written(key, after)} (standard error {percent(spread)}; was {written(key, before)})"
+        console.print(what, soft_wrap=True)
+    if found.held:
+        console.print(f"not decided by these logs, kept as they were: {', '.join(found.held)}", soft_wrap=True)
+
+
+def _show_runs(console: Console, rows: Sequence[Row]) -> None:
+    """Mean absolute errors; unseen: of sizes that a fit to the others never saw."""
+    runs = [(key, list(run)) for key, run in groupby(rows, key=lambda row: (row.file, row.kind, row.ranks))]
+    for (file, kind, ranks), run in [*runs, *([(("", "", 0), list(rows))] if len(runs) > 1 else [])]:
+        for large in (True, False):
+            shares = [error(run, which, large=large) for which in ("before", "after", "unseen")]
+            if shares[0] is not None:
+                sizes = "from 1 MiB on" if large else "below 1 MiB"
+                said = f"{file}: {kind} on {ranks} GPUs" if kind else "all"
+                before, after, unseen = map(percent, shares)
+                console.print(
+                    f"{said}, {sizes}: mean error {before} before, {after} fitted, {unseen} cross-validated",
+                    soft_wrap=True,
+                )

@@ -1,0 +1,87 @@
+"""Commands that fit the model to a user's own measurements and write what a scenario then uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.cli.common import console_of, write_new
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from rich.console import Console
+
+    from sim.importing.nccl_tests import Sweep
+
+
+Out = Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Where to write the override; default: nowhere.")]
+
+
+def nccl_tests(  # noqa: PLR0917 - options of a command
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Output of nccl-tests: text, or JSON (-J).")],
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="Cluster or node they ran on, shipped or a path; default: by its GPU.")
+    ] = "",
+    out: Out = None,
+    collective: Annotated[str, typer.Option(help="What was run, where a log does not say: all_reduce, ...")] = "",
+    ranks: Annotated[int, typer.Option(min=0, help="GPUs that took part, where a log does not say.")] = 0,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Fit the in-place times instead.")] = False,
+) -> None:
+    """Fit latency and bandwidth of a cluster's collectives to nccl-tests logs; print residuals, write the override."""
+    from sim import api
+    from sim.calibration.collectives import calibrate
+    from sim.calibration.text import show_collectives
+    from sim.importing.nccl_tests import KINDS, read
+
+    console = console_of()
+    if collective and collective not in KINDS.values():
+        _refuse("--collective", f"{collective!r} is not one of {', '.join(sorted(KINDS.values()))}")
+    sweeps = [sweep for log in logs for sweep in read(log, collective, ranks)]
+    name = cluster or _cluster_of(console, sweeps)
+    target = out or Path("calibrated.yaml")
+    found = calibrate(sweeps, name, api.cluster(name), target, in_place=in_place)
+    show_collectives(console, found)
+    use = "cluster: {0} in a scenario, or stepline run SCENARIO --set cluster={0} [--set cluster.nodes=N]"
+    _write(console, found.document if found.parameters else None, out, ("nccl-tests", name, use))
+
+
+def _cluster_of(console: Console, sweeps: Sequence[Sweep]) -> str:
+    """The shipped node that has the GPU which the logs name."""
+    from sim.importing.likeness import node_with
+
+    products = list(dict.fromkeys(sweep.product for sweep in sweeps if sweep.product))
+    names = list(dict.fromkeys(node_with(product) for product in products))
+    if len(names) != 1 or not names[0]:
+        said = f"GPUs {', '.join(products)}: " if products else "no GPU's name: "
+        what = f"the logs hold {said}no one shipped node follows; name the cluster (stepline list clusters)"
+        _refuse("--cluster", what)
+    console.print(f"cluster taken to be {names[0]}, by {products[0]}; --cluster names another")
+    return names[0]
+
+
+def _refuse(option: str, what: str) -> None:
+    from sim.errors import Problem, ScenarioError
+
+    raise ScenarioError([Problem(option, 0, 0, "", what)])
+
+
+def _write(
+    console: Console, document: Mapping[str, Any] | None, out: Path | None, said: tuple[str, str, str]
+) -> None:
+    """Write an override and say how a scenario uses it; ``said``: the command, what it was fitted on, the use."""
+    from sim.spec.write import to_yaml
+
+    if document is None:
+        console.print("nothing to write: these measurements decide no parameter")
+    elif out is None:
+        console.print("nothing written; --out FILE.yaml writes an override that a scenario can use")
+    else:
+        path = str(out) if "/" in str(out) else f"./{out}"
+        command, of, use = said
+        text = use.format(path)
+        write_new(out, to_yaml(document, [f"Written by stepline calibrate {command}, from {of}.", f"Use: {text}."]))
+        console.print(f"wrote {out}; use it with {text}", soft_wrap=True)
