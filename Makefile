@@ -3,16 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+BROWSER := $(VENV)/browser
 DEMO := zero-offload-10b-v100
 FOUR_WAYS := lecture-64-dp lecture-64-mp lecture-64-pp lecture-64-zero3
 
-.PHONY: demo test lint bench plots docs docs-numbers clean
+.PHONY: demo test test-browser lint bench plots docs docs-numbers clean
 
 demo: $(STAMP)
 	$(BIN)/stepline run $(DEMO) --out out/demo
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2
+
+test-browser: $(BROWSER)
+	sh tests/browser/chromium.sh $(BIN)/python
+	$(BIN)/python -m pytest -m browser -rs tests/browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check sim tests benchmarks plots docs
@@ -26,6 +31,10 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
 	touch $@
 
 plots: $(STAMP)

@@ -34,7 +34,7 @@ from sim.errors import Problem, ScenarioError
 from sim.plan import quicker
 from sim.spec import placement
 from sim.spec.faster import PARTS, faster
-from sim.spec.load import load
+from sim.spec.load import Loaded, load
 from sim.spec.types import ClusterSpec, DeviceSpec, Scenario
 from sim.timeline import pack
 from sim.timeline.columns import Timeline
@@ -57,13 +57,15 @@ SCENARIO, SCHEDULE, TIMELINE = "scenario.yaml", "schedule.csv", "timeline.npz"
 class Step:
     """One simulated step: what was asked, what happened, and what follows from it.
 
-    ``document`` is the resolved scenario as plain values, empty where there was no file.
+    ``document`` is the resolved scenario as plain values with their sources, ``settings`` lists (key, value, source) of
+    each; both are empty where there was no file.
     """
 
     scenario: Scenario
     timeline: Timeline
     result: Result
     document: Mapping[str, Any] = field(default_factory=dict)
+    settings: tuple[tuple[str, str, str], ...] = ()
 
     def roofline(self, rank_class: int = 0) -> Roofline:
         """Kernels of a rank class under the roofs of the device that its ranks sit on."""
@@ -90,7 +92,13 @@ def run(
     simulates every rank. Raises ``ScenarioError`` for bad input, ``InfeasibleError`` where ranks have no route.
     """
     loaded = load(source, overrides, reader=faults)
-    return replace(simulate(loaded.scenario, fold=fold, progress=progress), document=loaded.document)
+    return _asked(simulate(loaded.scenario, fold=fold, progress=progress), loaded)
+
+
+def _asked(step: Step, loaded: Loaded) -> Step:
+    """The step with what was asked of it beside."""
+    settings = tuple((row.key, row.value, row.source) for row in loaded.settings)
+    return replace(step, document=loaded.documented, settings=settings)
 
 
 def reopen(folder: Path) -> Step:
@@ -115,7 +123,7 @@ def reopen(folder: Path) -> Step:
         what = f"is a step of {ranks} ranks, not the {there} of {SCENARIO}; run the scenario again"
         raise ScenarioError([Problem(str(path), 0, 0, "", what)])
     result = analyse(timeline, _facts(loaded.scenario, build_workload(loaded.scenario), timeline), 0.0)
-    return Step(scenario=loaded.scenario, timeline=timeline, result=result, document=loaded.document)
+    return _asked(Step(scenario=loaded.scenario, timeline=timeline, result=result), loaded)
 
 
 def kept(step: Step) -> dict[str, str]:

@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 import typer
 
-from sim.cli import calibrating, figures, files, importing, machines, step, studies, why
+from sim.cli import calibrating, figures, files, importing, machines, pages, step, studies, why
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": step.run,
+    "report": pages.report,
     "check": step.check,
     "explain": why.explain,
     "compare": studies.compare,

@@ -60,6 +60,12 @@ def write_explanation(out: Path, text: str, tornado: Figure | None) -> list[Path
         return files
 
 
+def write_page(path: Path, text: str) -> Path:
+    """Write an HTML file, making its folder. Raises ``ScenarioError`` where it cannot be."""
+    with _into(path.parent):
+        return _atomic(path, partial(_write_text, text=text))
+
+
 def write_figure(out: Path, name: str, figure: Figure) -> list[Path]:
     """Write one figure as PNG and SVG into ``out``. Raises ``ScenarioError`` where nothing can be."""
     with _into(out):

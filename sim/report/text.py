@@ -130,14 +130,17 @@ def show_published(console: Console, published: Sequence[Comparison]) -> None:
         return
     table = plain_table("published", ("figure", "ours", "difference"), "source")
     for one in published:
-        said = _figure(one.figure, one.low)
-        said += f" to {_figure(one.figure, one.high)}" if one.high != one.low else ""
+        said = figure_text(one.figure, one.low)
+        said += f" to {figure_text(one.figure, one.high)}" if one.high != one.low else ""
         source = f"{one.source}; {one.note}" if one.note else one.source
-        table.add_row(FIGURES[one.figure].says, said, _figure(one.figure, one.ours), f"{one.difference:+.1%}", source)
+        table.add_row(
+            FIGURES[one.figure].says, said, figure_text(one.figure, one.ours), f"{one.difference:+.1%}", source
+        )
     console.print(table)
 
 
-def _figure(name: str, value: float) -> str:
+def figure_text(name: str, value: float) -> str:
+    """A named figure as it is written: a percentage, a count or a quantity."""
     kind = FIGURES[name].kind
     if kind == "fraction":
         return f"{value:.1%}"
@@ -157,12 +160,12 @@ def transfers_table(result: Result) -> Table:
             quantity(use.alone, "bytes_per_s"),
             quantity(use.achieved, "bytes_per_s"),
             quantity(use.exposed, "seconds"),
-            _held(use),
+            held_by(use),
         )
     return table
 
 
-def _held(use: TransferUse) -> str:
+def held_by(use: TransferUse) -> str:
     """The resource that holds a transfer, and who else is on it."""
     name = use.bound_by.split(".", maxsplit=1)[-1]
     others = [f"{use.ranks:.0f} ranks"] if use.ranks > 1 else []

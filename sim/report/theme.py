@@ -27,6 +27,44 @@ CATEGORIES: dict[str, tuple[str, str]] = {
 }
 """Category -> (colour, label), in the order in which a stack of them is drawn."""
 
+DARK: dict[str, str] = {
+    "forward": "#6D4DF8",
+    "backward": "#1C7D39",
+    "optimizer": "#BC4FE6",
+    "pp": "#E353B9",
+    "cpu_adam": "#AE8176",
+    "nvme": "#FFFFFF",
+    "host_launch": "#707780",
+    "bubble": "#2F353D",
+}
+"""Category -> colour on a dark ground, where it differs: found by the same search, each (but waiting) at a contrast of
+3 or more with the ground (WCAG 2)."""
+
+GROUND: dict[str, str] = {"light": "#FFFFFF", "dark": "#14181D"}
+"""What charts of the page are drawn on."""
+
+RESOURCES: dict[str, str] = {
+    "sm": "#0077BB",
+    "hbm": "#EE7733",
+    "nvlink.tx": "#009988",
+    "nvlink.rx": "#44BB99",
+    "nic.tx": "#CC3311",
+    "nic.rx": "#EE8866",
+    "pcie.h2d": "#EE3377",
+    "pcie.d2h": "#CC79A7",
+    "pcie.duplex": "#FFAABB",
+    "uplink.in": "#AA4499",
+    "uplink.out": "#BB77BB",
+    "dram": "#33BBEE",
+    "cores": "#997700",
+    "nvme.read": "#666633",
+    "nvme.write": "#999933",
+    "nvme.busy": "#BBCC33",
+    "socket_link": "#DDCC77",
+    "latency": "#999999",
+}
+"""Kind of resource -> colour (hues of Paul Tol's vibrant and light schemes), on either ground."""
+
 OWNERS: dict[str, str] = {
     "parameters": "#77AADD",
     "parameters.gathered": "#99DDFF",
@@ -53,9 +91,10 @@ _SPARE = ("#332288", "#AA4499", "#999933", "#CC3311", "#009988", "#555555")
 _NEUTRAL = "#BBBBBB"
 
 
-def colour(category: str) -> str:
-    """Colour of a category; a neutral one for what the table does not know."""
-    return CATEGORIES.get(category, (_NEUTRAL, category))[0]
+def colour(category: str, *, dark: bool = False) -> str:
+    """Colour of a category, on a light ground or a dark one; a neutral one for what the table does not know."""
+    light = CATEGORIES.get(category, (_NEUTRAL, category))[0]
+    return DARK.get(category, light) if dark else light
 
 
 def label(category: str) -> str:
@@ -70,7 +109,7 @@ def owner_colours(owners: list[str]) -> dict[str, str]:
     return {owner: OWNERS.get(owner) or spare[owner] for owner in owners}
 
 
-def ink(category: str) -> str:
+def ink(category: str, *, dark: bool = False) -> str:
     """Black or white, whichever can be read on the category's colour (relative luminance, WCAG 2)."""
-    red, green, blue = (int(colour(category)[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (int(colour(category, dark=dark)[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return "black" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18 else "white"

@@ -6,7 +6,8 @@ what reports need beside the scenario: the resolved document, where each key sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from sim.spec.build import build
 from sim.spec.resolve import SET, resolve
 from sim.spec.tree import Node, Place
 from sim.spec.types import Scenario, ScheduleFile
-from sim.spec.validate import WORDS, document, place_of, positions, validate
+from sim.spec.validate import WORDS, document, documented, place_of, positions, validate
 
 _SOURCED = ("model", "cluster", "stack")
 
@@ -38,15 +39,18 @@ class Loaded:
     """A scenario and where it came from.
 
     ``document`` is the resolved file as plain YAML values: every name written out, overrides applied; it loads
-    again to the same scenario (one that names a ``layout.schedule_file``: from the same folder). ``positions`` maps
+    again to the same scenario (one that names a ``layout.schedule_file``: from the same folder); ``documented`` is the
+    same with the sources of every mapping. ``positions`` maps
     key paths (``cluster.host.dram``; the whole: empty) to places. ``sources`` lists the numbers of model, cluster
-    and stack in file order; overridden numbers have the source ``--set``.
+    and stack in file order; overridden numbers have the source ``--set``. ``settings`` lists every value.
     """
 
     scenario: Scenario
     document: Mapping[str, Any]
+    documented: Mapping[str, Any]
     positions: Mapping[str, Place]
     sources: tuple[SourceRow, ...]
+    settings: tuple[SourceRow, ...]
 
 
 def load(
@@ -80,8 +84,10 @@ def load(
     return Loaded(
         scenario=build(draft, schedule),
         document=document(resolved.root),
+        documented=documented(resolved.root),
         positions=places,
         sources=_sources(resolved.root),
+        settings=tuple(_settings(resolved.root)),
     )
 
 
@@ -93,6 +99,25 @@ def _sources(root: Node) -> tuple[SourceRow, ...]:
         if path and not set(path) & set(WORDS) and _is_number(node) and (path[0] in _SOURCED or node.source == SET)
     ]
     return tuple(rows)
+
+
+def _settings(node: Node, path: tuple[str, ...] = ()) -> Iterator[SourceRow]:
+    """Yield a row for each value, in file order; a list of plain values is one."""
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            if key not in WORDS:
+                yield from _settings(child, (*path, key))
+    elif isinstance(node.value, tuple) and any(isinstance(item.value, dict | tuple) for item in node.value):
+        for index, item in enumerate(node.value):
+            yield from _settings(item, (*path, str(index)))
+    else:
+        value = ", ".join(_text(item) for item in node.value) if isinstance(node.value, tuple) else _text(node)
+        yield SourceRow(key=".".join(path), value=value, source=node.source, place=node.place)
+
+
+def _text(node: Node) -> str:
+    """Write a plain value as in a file."""
+    return json.dumps(node.value) if isinstance(node.value, bool) or node.value is None else str(node.value)
 
 
 def _is_number(node: Node) -> bool:

@@ -113,6 +113,18 @@ def document(node: Node, path: Where = ()) -> Any:  # noqa: ANN401 - plain YAML 
     return node.value
 
 
+def documented(node: Node, path: Where = ()) -> Any:  # noqa: ANN401 - plain YAML values
+    """Return the same values with a ``sources`` in every mapping, so that each key keeps what vouches for it."""
+    if isinstance(node.value, tuple):
+        return [documented(item, (*path, str(index))) for index, item in enumerate(node.value)]
+    if not isinstance(node.value, dict):
+        return node.value
+    kept = {k: c for k, c in node.value.items() if k not in WORDS or (*path, k) in _KEPT}
+    found = {k: documented(c, (*path, k)) for k, c in kept.items()}
+    said = {k: c.source for k, c in kept.items() if c.source and k not in WORDS and not isinstance(c.value, dict)}
+    return {**found, "sources": said} if said else found
+
+
 def positions(root: Node) -> dict[str, Place]:
     """Return where each key path of a tree stands; the document itself under the empty path."""
     return {".".join(path): node.place for path, node in root.walk()}
