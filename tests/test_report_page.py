@@ -256,7 +256,7 @@ def test_two_runs_stand_side_by_side(step):
     assert f"{other.result.step_time / step.result.step_time - 1:+.1%}" in words
     assert any(["batch.micro", "10", "5"] in table for table in read.tables)
     assert {"timeline-0", "timeline-1"} <= {a.get("id") for _, a in read.elements}
-    [table] = [t for t in read.tables if t[0][-1] == "change"]
+    [table] = [t for t in read.tables if t[0][0] == "category" and t[0][-1] == "change"]
     changes = [row[-1] for row in table[1:]]
     assert any(change.startswith("-") for change in changes)
 
