@@ -303,15 +303,15 @@ def stepline(*args, cwd, seed="1"):
 
 def test_a_folder_is_reported_as_its_scenario_is(tmp_path):
     """And the bytes depend on the run alone."""
-    few = ["--set", "model.layers=4"]
-    done = stepline("run", "own-order", *few, "--out", "there", cwd=tmp_path)
+    few = ["--set", "model.layers=2"]
+    done = stepline("run", "quickstart", *few, "--out", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = stepline("report", "there", cwd=tmp_path, seed="77")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "there" / "report.html").read_text()
     read = Reader(text)
     [row] = [row for table in read.tables for row in table if row[0] == "model.layers"]
-    assert row == ["model.layers", "4", "--set"]
+    assert row == ["model.layers", "2", "--set"]
     assert json.loads((tmp_path / "there" / "explain.json").read_text())["why"]["what_if"]
     assert stepline("report", "there", "--out", "b.html", cwd=tmp_path).returncode == 0
     assert (tmp_path / "b.html").read_text() == text
