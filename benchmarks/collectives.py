@@ -2,7 +2,7 @@
 
     python benchmarks/collectives.py                    # the table
     python benchmarks/collectives.py --plot FILE.png    # measured and simulated bus bandwidth
-    python benchmarks/collectives.py --fit SYSTEM       # least squares of that system's latencies, starting as shipped
+    python benchmarks/collectives.py --fit              # least squares of latencies and efficiencies, as shipped and anew
 
 Data with their sources: ``benchmarks/measured/collectives.yaml``. Each row is one collective alone on an idle cluster.
 """
@@ -21,18 +21,26 @@ from ruamel.yaml import YAML
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from collectives_fit import MACHINES, fit  # noqa: E402
+
 from sim.api import cluster as load_cluster  # noqa: E402
 from sim.cluster.build import build  # noqa: E402
-from sim.cost.choice import chosen  # noqa: E402
+from sim.cost.demand import demand  # noqa: E402
 from sim.spec.types import ClusterSpec  # noqa: E402
+from sim.workload.ops import Collective  # noqa: E402
 
 LARGE = 2**20
 """Sizes (bytes) from which bandwidth matters as well as latency; the table counts those below apart."""
 
 
+TORCH = 21e-6
+"""Seconds that a collective of PyTorch's all_reduce_bench.py takes more than one of nccl-tests: what the framework does
+before the kernel starts. One number for the instrument: 8 H200, 32 KiB to 512 KiB, 39 us there, 18 in nccl-tests."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A cluster and what was measured on it: ``rows`` of (whole buffer in bytes, seconds)."""
+    """A cluster and what was measured on it: ``rows`` of (whole buffer in bytes, seconds); ``more``: the instrument's."""
 
     name: str
     cluster: str
@@ -41,23 +49,52 @@ class System:
     kind: str
     algorithm: str
     rows: list[tuple[float, float]]
+    more: float = 0.0
+
+    @property
+    def ranks(self) -> int:
+        """GPUs in the group."""
+        return self.nodes * self.gpus
+
+    @property
+    def bus_factor(self) -> float:
+        """Bus bandwidth times seconds over the whole buffer (an all-to-all: one rank's), as nccl-tests reckons it."""
+        return (2 if self.kind == "all_reduce" else 1) * (self.ranks - 1) / self.ranks
+
+
+def document() -> dict[str, Any]:
+    """The data file."""
+    found: dict[str, Any] = YAML(typ="safe").load((HERE / "measured" / "collectives.yaml").read_text(encoding="utf-8"))
+    return found
 
 
 def systems() -> list[System]:
     """Every sweep of the data file."""
-    document = YAML(typ="safe").load((HERE / "measured" / "collectives.yaml").read_text(encoding="utf-8"))
-    return [_system(entry) for entry in document["systems"]]
+    return [
+        _system(entry, [(float(size), microseconds * 1e-6) for size, microseconds in entry["rows"]])
+        for entry in document()["systems"]
+    ]
 
 
-def _system(entry: dict[str, Any]) -> System:
-    rows = [(float(size), microseconds * 1e-6) for size, microseconds in entry.pop("rows")]
+def peaks() -> list[System]:
+    """Every single rate of the data file, as a sweep of one size."""
+    found = []
+    for entry in document()["peaks"]:
+        bare = _system(entry, [])
+        size = float(entry["size"])
+        found.append(replace(bare, rows=[(size, size * bare.bus_factor / (entry["rate"] * 1e9))]))
+    return found
+
+
+def _system(entry: dict[str, Any], rows: list[tuple[float, float]]) -> System:
     keys = {key: entry[key] for key in ("name", "cluster", "nodes", "gpus", "kind")}
-    return System(rows=rows, algorithm=entry.get("algorithm", "auto"), **keys)
+    more = TORCH if entry.get("bench") == "torch" else 0.0
+    return System(rows=rows, algorithm=entry.get("algorithm", "auto"), more=more, **keys)
 
 
 def spec_of(system: System) -> ClusterSpec:
     """The cluster that the system ran on."""
-    override = [f"cluster.nodes={system.nodes}", f"cluster.collectives={{all_reduce: {system.algorithm}}}"]
+    override = [f"cluster.nodes={system.nodes}", f"cluster.collectives={{{system.kind}: {system.algorithm}}}"]
     return load_cluster(system.cluster, override)
 
 
@@ -65,8 +102,9 @@ def simulated(system: System, spec: ClusterSpec) -> list[float]:
     """Seconds of each row, alone on the cluster."""
     cluster = build(spec)
     members = [(node, gpu) for node in range(system.nodes) for gpu in range(system.gpus)]
-    costs = [chosen(system.kind, size, members, cluster) for size, _ in system.rows]
-    return [cost.latency + cost.duration for cost in costs]
+    works = [Collective(kind=system.kind, axis="dp", size=size) for size, _ in system.rows]
+    costs = [demand(work, members, cluster) for work in works]
+    return [cost.latency + cost.duration + system.more for cost in costs]
 
 
 def errors(system: System, spec: ClusterSpec) -> np.ndarray:
@@ -91,41 +129,35 @@ def table(found: list[System]) -> None:
     print(f"{'all':44} {len(all_large):4} {mean}")
 
 
-PARAMETERS = (
-    ("nvlink", "base_latency"), ("nvlink", "step_latency"), ("nvlink", "in_switch"), ("nvlink", "in_switch_latency"),
-    ("nvlink", "in_switch_fill"), ("nics", "efficiency"), ("nics", "step_latency"), ("nics", "tree_latency"),
-    ("nics", "fill"),
-)  # fmt: skip
+def peak_table(found: list[System]) -> None:
+    """Print single rates: measured and ours, and how much longer ours takes."""
+    print(f"\n{'single rates, GB/s of bus bandwidth':34} {'collective':14} {'size':>7} {'there':>7} {'ours':>7} {'time':>7}")
+    off = []
+    for system in found:
+        ((size, seconds),) = system.rows
+        (ours,) = simulated(system, spec_of(system))
+        rate = size * system.bus_factor / 1e9
+        off.append(ours / seconds - 1.0)
+        print(
+            f"{system.name:34} {system.kind:14} {size / 1e9:4.1f} GB {rate / seconds:7.1f} {rate / ours:7.1f} {off[-1]:+7.1%}"
+        )
+    print(f"{'all':34} {'':14} {'':7} {'':7} {'':7} {np.abs(off).mean():7.1%}")
 
 
-def fit(chosen_systems: list[System]) -> None:
-    """Coordinate descent on the mean squared log error of all rows of these systems, which share their parameters."""
-    specs = [spec_of(system) for system in chosen_systems]
-    several = any(system.nodes > 1 for system in chosen_systems)
-    shipped = {name: getattr(getattr(specs[0], name[0]), name[1]) for name in PARAMETERS}
-    values = {name: value for name, value in shipped.items() if value and (name[0] == "nics") == several}
+def left_out() -> None:
+    """Print what was published and is not compared, and why."""
+    print("\nleft out")
+    for entry in document()["left_out"]:
+        print(f"  {entry['name']}: {entry['why']}")
 
-    def loss(trial: dict[tuple[str, str], float]) -> float:
-        total = 0.0
-        for system, spec in zip(chosen_systems, specs, strict=True):
-            for (part, key), value in trial.items():
-                spec = replace(spec, **{part: replace(getattr(spec, part), **{key: value})})  # noqa: PLW2901
-            weights = np.array([1.0 if size >= LARGE else 0.16 for size, _ in system.rows])
-            total += float((weights * np.log1p(errors(system, spec)) ** 2).sum())
-        return total
 
-    best, step = loss(values), 0.3
-    while step > 0.01:
-        improved = False
-        for name in list(values):
-            for factor in (1 + step, 1 / (1 + step)):
-                most = 1.0 if name[1] in ("in_switch", "efficiency") else np.inf
-                trial = {**values, name: min(values[name] * factor, most)}
-                if (score := loss(trial)) < best * (1 - 1e-4):
-                    best, values, improved = score, trial, True
-        step = step if improved else step / 2
-    for (part, key), value in values.items():
-        print(f"{part}.{key}: {value:.4g}")
+def fit_machines(asked: list[str]) -> None:
+    """Fit the systems whose names contain one of ``asked``, as one machine; each machine in turn if there are none."""
+    everything = {system.name: system for system in systems()}
+    chosen = [name for name in everything if any(part in name for part in asked)]
+    for machine, names in {"asked": chosen}.items() if asked else MACHINES.items():
+        print(machine)
+        fit([everything[name] for name in names], [spec_of(everything[name]) for name in names])
 
 
 def plot(found: list[System], target: Path) -> None:
@@ -157,13 +189,15 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw measured and simulated bus bandwidth")
-    parser.add_argument("--fit", nargs="+", metavar="SYSTEM", help="fit the latencies of systems (part of a name)")
+    parser.add_argument("--fit", nargs="*", metavar="SYSTEM", help="fit latencies: of systems by part of a name, or all")
     asked = parser.parse_args()
     found = systems()
-    if asked.fit:
-        fit([system for system in found if any(name in system.name for name in asked.fit)])
+    if asked.fit is not None:
+        fit_machines(asked.fit)
         return
     table(found)
+    peak_table(peaks())
+    left_out()
     if asked.plot:
         plot(found, asked.plot)
 

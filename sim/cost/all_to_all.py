@@ -46,8 +46,17 @@ def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Clus
                 there = len(nodes[node])
                 loads.inside(node, nodes, size * (len(members) - there) / len(members) / there)
     pairs = [(a, b) for a in nodes for b in nodes] if cluster.grid is not None else list(pairwise(nodes))
-    cost = cost_of(loads.amounts, pace.message(pairs, cluster), cluster)
+    amounts = loads.amounts if work.copies else {n: a / _kept(n, cluster) for n, a in loads.amounts.items()}
+    cost = cost_of(amounts, pace.message(pairs, cluster), cluster)
     return replace(cost, sm_load=pace.sm_share * cost.duration)
+
+
+def _kept(number: int, cluster: Cluster) -> float:
+    """What a link keeps of its rate when many peers send to many: collective libraries lose some to incast."""
+    kind, spec = cluster.resource(number).kind, cluster.node(number // cluster.per_node).spec
+    if kind.startswith("nvlink") and spec.nvlink is not None:
+        return spec.nvlink.all_to_all
+    return spec.nics.all_to_all if kind.startswith("nic.") and spec.nics is not None else 1.0
 
 
 def _visits(work: Collective, parts: dict[int, float]) -> dict[int, float]:

@@ -209,6 +209,7 @@ class NvlinkFile(Block):
     in_switch: FractionOrZero = _or(0.0, "part of the sustained rate that in-switch reduction (NVLS) keeps; 0: none")
     in_switch_latency: SecondsOrZero = _or(0.0, "the two passes of an in-switch reduction")
     in_switch_fill: SecondsOrZero = _or(0.0, "cost of a chunk in the pipeline of an in-switch reduction")
+    all_to_all: Fraction = _or(1.0, "part of the sustained rate that an all-to-all keeps")
 
 
 class NicFile(Block):
@@ -220,6 +221,7 @@ class NicFile(Block):
     step_latency: SecondsOrZero = _says("one hop of a ring between nodes, Simple protocol")
     tree_latency: SecondsOrZero = _or(0.0, "one hop of a tree between nodes, Simple protocol; 0: step_latency")
     fill: SecondsOrZero = _or(0.0, "cost of a chunk in a pipeline between nodes, at a hop")
+    all_to_all: Fraction = _or(1.0, "part of the sustained rate that an all-to-all keeps")
 
 
 class NvmeFile(Block):

@@ -14,7 +14,8 @@ class NicSpec:
     """Network adapters of a node: ``count`` of ``bandwidth`` bytes/s each way; ``efficiency`` of it is sustained.
 
     ``step_latency`` is a hop of a ring, ``tree_latency`` one of a tree (0: the same), ``fill`` what a chunk of a
-    pipeline costs at a hop (s), all of the Simple protocol.
+    pipeline costs at a hop (s), all of the Simple protocol. ``all_to_all``: what an all-to-all keeps of
+    ``bandwidth * efficiency``.
     """
 
     count: int
@@ -23,6 +24,7 @@ class NicSpec:
     step_latency: float
     tree_latency: float = 0.0
     fill: float = 0.0
+    all_to_all: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -185,6 +185,7 @@ class NvlinkSpec:
     ``step_latency`` is one hop of a collective (s), ``base_latency`` its start (s), both of the Simple protocol.
     ``in_switch``: what in-switch reduction (NVLS) keeps of ``bandwidth * efficiency`` (0: the switch cannot add);
     ``in_switch_latency`` and ``in_switch_fill`` (s): its two passes, and what each chunk of its pipeline costs.
+    ``all_to_all``: what an all-to-all keeps of ``bandwidth * efficiency``.
     """
 
     kind: Literal["switch", "mesh", "full"]
@@ -195,6 +196,7 @@ class NvlinkSpec:
     in_switch: float = 0.0
     in_switch_latency: float = 0.0
     in_switch_fill: float = 0.0
+    all_to_all: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
