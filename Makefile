@@ -53,6 +53,7 @@ plots: $(STAMP)
 	$(BIN)/stepline topology show dgx-2 --out plots
 	$(BIN)/stepline topology show gh200 --out plots
 	$(BIN)/python plots/ring_steps.py
+	$(BIN)/python plots/measured_collectives.py
 	$(BIN)/python plots/offload_crossing.py
 	$(BIN)/python plots/infinity_efficiency.py
 	$(BIN)/python plots/before_after.py

@@ -2,7 +2,7 @@
 
     python benchmarks/collectives.py                    # the table
     python benchmarks/collectives.py --plot FILE.png    # measured and simulated bus bandwidth
-    python benchmarks/collectives.py --fit              # least squares of latencies and efficiencies, as shipped and anew
+    python benchmarks/collectives.py --fit              # least squares of latencies and rates
 
 Data with their sources: ``benchmarks/measured/collectives.yaml``. Each row is one collective alone on an idle cluster.
 """
@@ -13,7 +13,7 @@ import argparse
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ruamel.yaml import YAML
@@ -29,6 +29,9 @@ from sim.cost.demand import demand  # noqa: E402
 from sim.spec.types import ClusterSpec  # noqa: E402
 from sim.workload.ops import Collective  # noqa: E402
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LARGE = 2**20
 """Sizes (bytes) from which bandwidth matters as well as latency; the table counts those below apart."""
 
@@ -40,7 +43,7 @@ before the kernel starts. One number for the instrument: 8 H200, 32 KiB to 512 K
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A cluster and what was measured on it: ``rows`` of (whole buffer in bytes, seconds); ``more``: the instrument's."""
+    """A cluster and what was measured on it: ``rows`` of (whole buffer, seconds); ``more``: the instrument's."""
 
     name: str
     cluster: str
@@ -131,16 +134,16 @@ def table(found: list[System]) -> None:
 
 def peak_table(found: list[System]) -> None:
     """Print single rates: measured and ours, and how much longer ours takes."""
-    print(f"\n{'single rates, GB/s of bus bandwidth':34} {'collective':14} {'size':>7} {'there':>7} {'ours':>7} {'time':>7}")
+    heads = f"{'collective':14} {'size':>7} {'there':>7} {'ours':>7} {'time':>7}"
+    print(f"\n{'single rates, GB/s of bus bandwidth':34} {heads}")
     off = []
     for system in found:
         ((size, seconds),) = system.rows
         (ours,) = simulated(system, spec_of(system))
         rate = size * system.bus_factor / 1e9
         off.append(ours / seconds - 1.0)
-        print(
-            f"{system.name:34} {system.kind:14} {size / 1e9:4.1f} GB {rate / seconds:7.1f} {rate / ours:7.1f} {off[-1]:+7.1%}"
-        )
+        rates = f"{rate / seconds:7.1f} {rate / ours:7.1f} {off[-1]:+7.1%}"
+        print(f"{system.name:34} {system.kind:14} {size / 1e9:4.1f} GB {rates}")
     print(f"{'all':34} {'':14} {'':7} {'':7} {'':7} {np.abs(off).mean():7.1%}")
 
 
@@ -160,36 +163,36 @@ def fit_machines(asked: list[str]) -> None:
         fit([everything[name] for name in names], [spec_of(everything[name]) for name in names])
 
 
-def plot(found: list[System], target: Path) -> None:
-    """Bus bandwidth against size, measured as points and simulated as lines."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - only when a figure is asked for
+def draw(found: list[System]) -> Figure:
+    """Bus bandwidth against size: measured as points, simulated as lines, a panel a system."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only when a figure is asked for
 
-    columns = 4
+    columns = 5
     lines = -(-len(found) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(15, 3 * lines), sharex=True, squeeze=False)
-    for axis in axes.flat[len(found) :]:
-        axis.set_visible(False)
-    for axis, system in zip(axes.flat, found, strict=False):
-        n = system.nodes * system.gpus
-        factor = (2 if system.kind == "all_reduce" else 1) * (n - 1) / n / 1e9
+    figure = Figure(figsize=(15, 2.5 * lines + 0.6), layout="constrained")
+    axes = figure.subplots(lines, columns, sharex=True, squeeze=False)
+    for ax in axes.flat[len(found) :]:
+        ax.set_axis_off()
+    for ax, system in zip(axes.flat, found, strict=False):
         sizes = np.array([size for size, _ in system.rows])
-        axis.loglog(sizes, sizes * factor / [seconds for _, seconds in system.rows], "o", ms=3, label="measured")
-        axis.loglog(sizes, sizes * factor / simulated(system, spec_of(system)), "-", label="simulated")
-        axis.set_title(system.name, fontsize=8)
-        axis.grid(alpha=0.3)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("bus bandwidth, GB/s")
+        there, ours = np.array([seconds for _, seconds in system.rows]), np.array(simulated(system, spec_of(system)))
+        ax.loglog(sizes, sizes * system.bus_factor / there / 1e9, "o", ms=3, color="#332288", label="measured")
+        ax.loglog(sizes, sizes * system.bus_factor / ours / 1e9, "-", lw=1.4, color="#D55E00", label="simulated")
+        large = sizes >= LARGE
+        off = np.abs(ours[large] / there[large] - 1).mean()
+        ax.set_title(f"{system.name}: {off:.1%}", fontsize=8, loc="left")
+        ax.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=8)
-    figure.supxlabel("whole buffer, bytes")
-    figure.tight_layout()
-    figure.savefig(target, dpi=110)
+    figure.supxlabel("whole buffer, bytes; in the titles the mean error of sizes from 1 MiB", fontsize=9)
+    figure.supylabel("bus bandwidth, GB/s", fontsize=9)
+    return figure
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw measured and simulated bus bandwidth")
-    parser.add_argument("--fit", nargs="*", metavar="SYSTEM", help="fit latencies: of systems by part of a name, or all")
+    parser.add_argument("--fit", nargs="*", metavar="SYSTEM", help="fit systems (part of a name), or all")
     asked = parser.parse_args()
     found = systems()
     if asked.fit is not None:
@@ -199,7 +202,7 @@ def main() -> None:
     peak_table(peaks())
     left_out()
     if asked.plot:
-        plot(found, asked.plot)
+        draw(found).savefig(asked.plot, dpi=110)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Least squares of a machine's latencies and efficiencies: how the numbers marked "own fit" in ``topologies/`` came about.
+"""Least squares of a machine's latencies and rates: how numbers marked "own fit" in ``topologies/`` came about.
 
     python benchmarks/collectives.py --fit                # every machine in turn, starting from what is shipped
     python benchmarks/collectives.py --fit "8 A100"       # the systems whose names contain this, as one machine

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,8 @@ NICS = NicSpec(count=8, bandwidth=25e9, efficiency=1.0, step_latency=0.0)
 
 
 def made(nodes, gpus=8, nics=NICS):
-    return build(on(A100, nodes=nodes, gpus_per_host=gpus, nics=nics).cluster)
+    link = replace(A100.cluster.nvlink, all_to_all=1.0)
+    return build(on(A100, nodes=nodes, gpus_per_host=gpus, nics=nics, nvlink=link).cluster)
 
 
 def members(nodes, gpus):
@@ -102,3 +104,15 @@ def test_one_member_costs_nothing_and_nodes_without_adapters_are_refused():
     assert all_to_all_demand(exchange(1e6), [(0, 0)], made(1)).duration == 0.0
     with pytest.raises(InfeasibleError, match="has no NICs"):
         all_to_all_demand(exchange(1e6), members(2, 1), made(2, nics=None))
+
+
+def test_direct_sends_keep_part_of_a_link_and_what_goes_once_to_a_node_all_of_it():
+    """Libraries lose some of a link to many senders at once; kernels that send once a node (DeepEP) were made not to."""
+    link = replace(A100.cluster.nvlink, all_to_all=0.5)
+    slow = build(on(A100, nodes=2, gpus_per_host=8, nics=replace(NICS, all_to_all=0.25), nvlink=link).cluster)
+    plain = build(on(A100, nodes=2, gpus_per_host=8, nics=NICS, nvlink=replace(link, all_to_all=1.0)).cluster)
+    for work, within, across in ((exchange(8e6), 2.0, 4.0), (exchange(8e6, copies=2), 1.0, 1.0)):
+        before, after = loads(work, members(2, 8), plain), loads(work, members(2, 8), slow)
+        assert after[0, "gpu0.nvlink.tx"] == pytest.approx(within * before[0, "gpu0.nvlink.tx"])
+        assert after[1, "nic3.nic.rx"] == pytest.approx(across * before[1, "nic3.nic.rx"])
+        assert after[0, "gpu0.hbm"] == before[0, "gpu0.hbm"]
