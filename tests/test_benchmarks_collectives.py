@@ -8,8 +8,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
-import collectives  # noqa: E402
-import collectives_fit  # noqa: E402
+import collectives
+import collectives_fit
 
 SOME = [system for system in collectives.systems() if system.nodes <= 64]  # the larger ones are the same curve
 OFF = {system.name: collectives.errors(system, collectives.spec_of(system)) for system in SOME}

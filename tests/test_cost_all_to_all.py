@@ -107,7 +107,7 @@ def test_one_member_costs_nothing_and_nodes_without_adapters_are_refused():
 
 
 def test_direct_sends_keep_part_of_a_link_and_what_goes_once_to_a_node_all_of_it():
-    """Libraries lose some of a link to many senders at once; kernels that send once a node (DeepEP) were made not to."""
+    """Libraries lose some of a link to many senders at once; kernels that send once a node were made not to."""
     link = replace(A100.cluster.nvlink, all_to_all=0.5)
     slow = build(on(A100, nodes=2, gpus_per_host=8, nics=replace(NICS, all_to_all=0.25), nvlink=link).cluster)
     plain = build(on(A100, nodes=2, gpus_per_host=8, nics=NICS, nvlink=replace(link, all_to_all=1.0)).cluster)
