@@ -26,13 +26,15 @@ class KernelCost:
     bound_by: Literal["sm", "hbm"]
 
 
-def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:
+def kernel_cost(
+    kernel: Kernel, device: DeviceSpec, attention: str, sustained: float, *, vectorised: bool = False
+) -> KernelCost:
     """Time of ``kernel`` alone on ``device``.
 
     ``attention`` names the fused attention kernel of the software stack; ``sustained`` is the fraction of the fitted
     (short-burst) speed that a long run keeps, because clocks and power drop. It slows whatever keeps the SMs busy:
     GEMM, attention, and naive passes, which stay well below memory bandwidth; a fused pass is held by HBM, whose
-    clock stays.
+    clock stays. ``vectorised``: the stack's naive passes are as fast as fused ones.
 
     Raises:
         InfeasibleError: an unaligned product on a device that gives no rate for it.
@@ -41,7 +43,8 @@ def kernel_cost(kernel: Kernel, device: DeviceSpec, attention: str, sustained: f
         return _gemm(kernel, device, sustained)
     if kernel.kind == "attention":
         return _flash(kernel, device, attention, sustained)
-    fraction = device.fused_fraction if kernel.quality == "fused" else device.naive_fraction * sustained
+    fused = vectorised or kernel.quality == "fused"
+    fraction = device.fused_fraction if fused else device.naive_fraction * sustained
     moved = _moved(kernel) / (device.hbm_bandwidth * fraction)
     return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm")
 

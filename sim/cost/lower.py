@@ -28,7 +28,18 @@ from sim.mesh import Mesh
 from sim.plan import Plan, PlanOp, RankPlan
 from sim.spec.types import LayoutSpec, Scenario
 from sim.timeline.columns import MemoryRow, OpRow, RankClassRow, ResourceRow
-from sim.workload.ops import Block, Collective, Copy, HostWork, Kernel, MemoryEffect, Op, RankProgram, Workload
+from sim.workload.ops import (
+    Block,
+    Collective,
+    Copy,
+    HostWork,
+    Kernel,
+    MemoryEffect,
+    Op,
+    RankProgram,
+    Work,
+    Workload,
+)
 
 DMA_WEIGHT = 8.0
 """Weight of copies and collectives against compute kernels (1): they hold the SMs they run on and their share of memory
@@ -198,9 +209,15 @@ class _Lowering:
             deps=tuple(number[d] for d in first.deps),
             waits=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in first.waits),
             signals=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in last.signals),
-            sync=last.sync,
+            sync=last.sync or self._blocks(first.work),
             group=self._meeting(first.work, rank_class, stream) if isinstance(first.work, Collective) else -1,
         )
+
+    def _blocks(self, work: Work | None) -> bool:
+        """Whether the host waits for the end of this work. Never for a message, which waits for another rank's host."""
+        if not self.scenario.stack.blocking_launches or work is None:
+            return False
+        return not (isinstance(work, Collective) and work.kind == "send_recv")
 
     def _meeting(self, work: Collective, rank_class: int, stream: int) -> int:
         """The rendezvous of a collective; none when all its members are of one class and so arrive together."""
@@ -273,14 +290,17 @@ class _Lowering:
         """Kernels in a row on a device of these speeds: looked up, since stages share the kernels of their layers."""
         key = (kind, speeds, tuple(id(work) for work in works))
         if key not in self.joined:
-            self.joined[key] = joined(works, [self._alone(work, kind) for work in works], launch, speeds)
+            costs, blocking = [self._alone(work, kind) for work in works], self.scenario.stack.blocking_launches
+            self.joined[key] = joined(works, costs, launch, speeds, blocking=blocking)
         return self.joined[key]
 
     def _alone(self, work: Kernel, kind: int) -> KernelCost:
         if (kind, id(work)) not in self.alone:
             device, stack = self.cluster.kinds[kind].spec.device, self.scenario.stack
             sustained = stack.sustained.get(device.name, 1.0)
-            self.alone[kind, id(work)] = kernel_cost(work, device, stack.attention, sustained)
+            self.alone[kind, id(work)] = kernel_cost(
+                work, device, stack.attention, sustained, vectorised=stack.vectorised
+            )
         return self.alone[kind, id(work)]
 
     def _host(self, work: HostWork, rank_class: int) -> _Cost:
@@ -325,7 +345,10 @@ class _Lowering:
         key = (number, work)
         if key not in self.collectives:
             self.collectives[key] = self._ring(work, self.classes.groups[number])
-        return replace(self.collectives[key], launch=self._launch(rank_class))
+        launch = self._launch(rank_class)
+        if work.kind != "send_recv":  # not checked: there is no third rank to ask
+            launch += self.scenario.stack.collective_check * self.collectives[key].group_size
+        return replace(self.collectives[key], launch=launch)
 
     def _ring(self, work: Collective, group: GroupClass) -> _Cost:
         """One activity for the whole group, on the links that its ring crosses and a share of every member's SMs."""

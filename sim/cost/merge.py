@@ -52,8 +52,18 @@ def _follows(before: Op, op: Op) -> bool:
     return kernels and alike and not (op.deps or op.waits or before.signals or before.sync)
 
 
-def joined(kernels: Sequence[Kernel], costs: Sequence[KernelCost], launch: float, speeds: tuple[float, float]) -> Run:
-    """One run. ``launch`` is the host's time for one kernel, ``speeds`` of SMs and HBM against the usual ones."""
+def joined(
+    kernels: Sequence[Kernel],
+    costs: Sequence[KernelCost],
+    launch: float,
+    speeds: tuple[float, float],
+    *,
+    blocking: bool = False,
+) -> Run:
+    """One run. ``launch`` is the host's time for one kernel, ``speeds`` of SMs and HBM against the usual ones.
+
+    ``blocking``: the host waits for each kernel before it launches the next.
+    """
     sm, hbm = speeds
     durations = [cost.duration / (sm if cost.bound_by == "sm" else hbm) for cost in costs]
     arithmetic = sum(d for d, cost in zip(durations, costs, strict=True) if cost.bound_by == "sm")
@@ -61,6 +71,8 @@ def joined(kernels: Sequence[Kernel], costs: Sequence[KernelCost], launch: float
     for number, (before, _) in enumerate(pairwise(durations), start=1):
         rest -= before
         reach = max(reach, number * launch + rest)
+    if blocking:
+        reach = sum(durations) + (len(durations) - 1) * launch
     return Run(
         kernels=len(kernels),
         duration=sum(durations),

@@ -446,6 +446,16 @@ class StackFile(Block):
     )
     context: BytesOrZero = _says("bytes that driver, framework and communication library keep on a GPU")
     fragmentation: FractionOrZero = _says("allocator reserve, as a fraction of activations")
+    vectorised: bool = _or(False, "element-wise passes sustain fused_fraction of bandwidth, not naive_fraction")
+    fused_accumulate: bool = _or(False, "products of weight gradients add to the gradient buffer themselves")
+    tensorwise_step: bool = _or(False, "norm, clipping, copies and zeroing take a kernel for each tensor")
+    async_tp: bool = _or(False, "backward exchanges input gradients over tp beside the weight gradient's product")
+    collective_check: SecondsOrZero = _or(0.0, "host time before a collective to see that a member called it, each")
+    blocking_launches: bool = _or(False, "the host waits for each kernel before it launches the next")
+    reducer_buckets: bool = _or(False, "data parallelism holds a second copy of gradients, in the compute type")
+    flat_gather: bool = _or(False, "zero 1, 2: updated parameters are gathered into a buffer of all of them")
+    tp_buffers: CountOrZero = _or(0, "sequence parallel: buffers for a region's whole input that stay allocated")
+    workspace: BytesOrZero = _or(0.0, "bytes of library workspaces that the framework's allocator counts")
     source: str = _or("", "where the numbers are from")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.analysis.result import MemoryUse
 from sim.api import run
 from sim.errors import InfeasibleError, ScenarioError
 from sim.study.journal import Journal, digest
@@ -30,9 +31,12 @@ WORST = 5
 _BESIDE_ALLOCATED = ("framework", "fragmentation")
 """Owners that a framework's own count of allocated bytes leaves out."""
 
-_STATES = ("parameters", "gradients", "gradients.shard", "optimizer states")
-"""Owners of what ``max_memory_allocated`` holds in nanotron's tables: figures that no micro-batch changes, so taken
-before the first forward pass."""
+_BETWEEN = (
+    "parameters", "parameters.flat", "gradients", "gradients.shard", "gradients.buckets", "optimizer states",
+    "activations.gathered", "workspace",
+)  # fmt: skip
+"""Owners of what ``max_memory_allocated`` holds in nanotron's tables: its log resets the peak after backward, so it is
+that of the optimizer step, when no activation is alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,18 +111,23 @@ def _one(row: Row, folder: Path) -> dict[str, Any]:
     except Exception as fault:
         return {**base, "refused": f"internal: {type(fault).__name__}: {fault}"[:300]}
     gpus = [use for use in result.memory if use.where == "gpu"]
-    peak = max(gpus, key=lambda use: use.peak)
-    owners, said = peak.at_peak, row.text("memory_kind")
-    held = peak.peak if "reserved" in said else peak.peak - sum(owners.get(owner, 0.0) for owner in _BESIDE_ALLOCATED)
-    if said == "max_memory_allocated":
-        held = sum(owners.get(owner, 0.0) for owner in _STATES)
     return {
         **base,
         "simulated": float(result.step_time),
         "memory": row.number("memory_gib"),
-        "memory_simulated": float(held) / 2**30,
+        "memory_simulated": _held(gpus, row.text("memory_kind")) / 2**30,
         "fits": bool(result.fits),
     }
+
+
+def _held(gpus: Sequence[MemoryUse], kind: str) -> float:
+    """Bytes on the fullest GPU, of the kind that a table gives."""
+    if kind == "max_memory_allocated":
+        held = [sum(use.by_owner[owner] for owner in _BETWEEN if owner in use.by_owner) for use in gpus]
+        return max(float(np.max(over_time)) for over_time in held)
+    peak = max(gpus, key=lambda use: use.peak)
+    beside = () if "reserved" in kind else _BESIDE_ALLOCATED
+    return peak.peak - sum(peak.at_peak.get(owner, 0.0) for owner in beside)
 
 
 def scores(found: Sequence[Scored]) -> dict[str, Any]:

@@ -42,6 +42,14 @@ STACKS = {
 }
 """What was run, by who published it. Other sources: see ``_stack``."""
 
+DROPOUT = {"narayanan": 0.1, "korthikanti": 0.1, "vtrain-multi": 0.1, "vtrain-single": 0.1}
+"""Megatron-LM drops a tenth of activations and attention unless told otherwise (arguments of 2021 and 2022); BLOOM was
+trained without, as all models since."""
+
+CHECKED_BELOW = 440.0
+"""GB/s of a run's own all-reduce over the 8 GPUs of a node: nanotron's runs measured 452 to 462 or 389 to 431, and those
+below spent milliseconds more in each collective, in proportion to its ranks: they checked them on the host."""
+
 FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 """Precision of a row -> recipe; the rest of the step is in bf16."""
 
@@ -89,6 +97,7 @@ def _model(row: Row) -> dict[str, Any]:
         "ffn": row.whole("ffn") or None, "tied_embeddings": row.flag("tied_embeddings", default=not gated),
         "gated_mlp": gated, "activation": "silu" if gated else "gelu", "norm": "rmsnorm" if gated else "layernorm",
         "positions": "rotary" if gated else "learned", "max_positions": 0 if gated else row.whole("seq_len"),
+        "dropout": DROPOUT.get(row.text("source"), 0.0),
     }  # fmt: skip
     if gated:
         spec |= {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
@@ -147,10 +156,11 @@ def _layout(row: Row) -> dict[str, Any]:
     }  # fmt: skip
     if tp > 1:
         layout["sequence_parallel"] = row.flag("sequence_parallel", default=row.flag("gated_mlp"))
-        layout["tp_overlap"] = row.flag("tp_overlap")
+        if not _stack(row).startswith("nanotron"):  # whose "asynchronous" is what its stack does by itself
+            layout["tp_overlap"] = row.flag("tp_overlap")
     if pp > 1 and vpp > 1:
         layout |= {"schedule": "interleaved", "virtual_stages": vpp}
-    if _stack(row) == "nanotron" and pp > 1:
+    if _stack(row).startswith("nanotron") and pp > 1:
         layout["stage_layers"] = _balanced(row, pp)
     elif row.whole("layers") % (pp * vpp):
         layout["stage_layers"] = _stages(row.whole("layers"), pp * vpp)
@@ -167,7 +177,7 @@ def _stages(layers: int, stages: int) -> list[int]:
 
 
 def _balanced(row: Row, stages: int) -> list[int]:
-    """Layers of each stage as nanotron cuts a model: blocks fill a stage until its part of all work is passed.
+    """Layers of each stage as nanotron cuts a model: blocks fill a stage until its part of all work is reached.
 
     Work counts parameters in products: of a layer, and of the output layer. The first block is the embedding, of none.
     """
@@ -179,7 +189,7 @@ def _balanced(row: Row, stages: int) -> list[int]:
     for _ in range(row.whole("layers")):
         found[stage] += 1
         passed += layer
-        if passed > total * (stage + 1) / stages and stage < stages - 1:
+        if passed >= total * (stage + 1) / stages and stage < stages - 1:
             stage += 1
     return found
 
@@ -206,6 +216,8 @@ def _stack(row: Row) -> str:
     """The named stack of a source, or what the cells of the row say of it."""
     if row.text("offload", "none") != "none":
         return "deepspeed-2023" if row.flag("flash_attention") else "megatron-deepspeed-2020"
+    if row.text("source") == "ultrascale" and 0 < row.number("measured_intra_allreduce_busbw_GBps") < CHECKED_BELOW:
+        return "nanotron-checked"
     if row.text("source") in STACKS:
         return STACKS[row.text("source")]
     if not row.flag("flash_attention", default=True):

@@ -15,6 +15,7 @@ from sim.workload.kernels_moe import moe_backward, moe_forward
 from sim.workload.kernels_norm import branch_sum, join_backward, join_forward, norm_backward, norm_forward
 from sim.workload.kernels_optimizer import (
     accumulate_grads,
+    copy_and_zero,
     grad_clip,
     grad_norm,
     optimizer_step,
@@ -31,6 +32,7 @@ __all__ = [
     "Kernels",
     "Shape",
     "accumulate_grads",
+    "copy_and_zero",
     "embedding_backward",
     "embedding_forward",
     "grad_clip",

@@ -144,15 +144,20 @@ def loss_bytes(shape: Shape) -> tuple[float, float]:
 
 
 def loss_forward(shape: Shape) -> Kernels:
-    """Cross entropy: one pass if fused; else (cast,) copy, maximum, subtract, target lookup, exp, sum, divide, log."""
+    """Cross entropy: one pass if fused; else (cast,) maximum, subtract, target lookup, exp, sum, divide, log.
+
+    Code of 2020 copies the logits first.
+    """
     logits, wide = loss_bytes(shape)
     row, dtype = float(shape.tokens * FP32), shape.precision.compute
     if shape.stack.fused_cross_entropy:
         return (memory_pass("loss.cross_entropy", logits, row, fused=True, dtype=dtype),)
     chain = [
-        ("copy", wide, wide), ("max", wide, row), ("subtract", wide + row, wide), ("target", row, row),
+        ("max", wide, row), ("subtract", wide + row, wide), ("target", row, row),
         ("exp", wide, wide), ("sum", wide, row), ("log", 2 * row, row), ("divide", wide + row, wide),
     ]  # fmt: skip
+    if shape.eager_layout:
+        chain.insert(0, ("copy", wide, wide))
     if loss_cast(shape):
         chain.insert(0, ("to_fp32", logits, wide))
     return tuple(memory_pass(f"loss.{name}", read, written, dtype=dtype) for name, read, written in chain)

@@ -5,6 +5,7 @@ Owns sizes and bytes of these kernels. Must not know which layer of the model it
 
 from __future__ import annotations
 
+from sim.spec.types import DTYPE_BYTES
 from sim.workload.kernels_shape import FP32, Kernels, Role, Shape, memory_pass
 from sim.workload.ops import Kernel
 
@@ -67,7 +68,10 @@ def _elements(shape: Shape, inputs: int, outputs: int) -> tuple[int, int, int]:
 
 
 def _product(shape: Shape, name: str, size: tuple[int, int], role: Role) -> Kernel:
-    """2 x rows x inputs x outputs FLOPs whatever the role; every tensor is read or written once."""
+    """2 x rows x inputs x outputs FLOPs whatever the role; every tensor is read or written once.
+
+    A weight gradient that adds to the gradient buffer reads and writes that instead of writing a tensor of its own.
+    """
     inputs, outputs = size
     rows = -(-shape.tokens // _groups(shape))
     x, w, y = _elements(shape, inputs, outputs)
@@ -78,9 +82,11 @@ def _product(shape: Shape, name: str, size: tuple[int, int], role: Role) -> Kern
     }[role]
     recipe = shape.recipe
     operand, weight = (recipe.operand, recipe.weight) if recipe else (shape.elem, shape.elem)
+    buffer = DTYPE_BYTES[shape.precision.grads] if role == "weight_grad" and shape.adds_gradients else 0
     return Kernel(
         name=name, kind="gemm", flops=2.0 * shape.tokens * inputs * outputs,
-        bytes_read=float(read[0] * operand + read[1] * weight), bytes_written=float(written * shape.elem),
+        bytes_read=float(read[0] * operand + read[1] * weight + w * buffer),
+        bytes_written=float(written * (buffer or shape.elem)),
         m=m, n=n, k=k, batch=_groups(shape), dtype=recipe.dtype if recipe else shape.precision.compute, role=role,
         grouped=shape.local_experts > 0,
     )  # fmt: skip

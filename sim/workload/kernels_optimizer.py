@@ -42,14 +42,26 @@ def zero_grad(params: float, grad_bytes: int) -> Kernels:
     return (_optimizer_pass("optimizer.zero_grad", 0, params * grad_bytes, fused=True),)
 
 
-def grad_norm(params: float, grad_bytes: int) -> Kernels:
-    """Sum of squares of all gradients, one read; it finds overflows as well."""
-    return (_optimizer_pass("optimizer.grad_norm", params * grad_bytes, FP32, fused=True),)
+def grad_norm(params: float, grad_bytes: int, tensors: int = 1) -> Kernels:
+    """Sum of squares of all gradients, one read; it finds overflows as well. One kernel, or one for each tensor."""
+    size = params * grad_bytes / tensors
+    return (_optimizer_pass("optimizer.grad_norm", size, FP32, fused=True),) * tensors
 
 
-def grad_clip(params: float, grad_bytes: int) -> Kernels:
-    """Multiply all gradients in place: loss scale undone and clipping, in one pass."""
-    return (_optimizer_pass("optimizer.grad_clip", params * grad_bytes, params * grad_bytes, fused=True),)
+def grad_clip(params: float, grad_bytes: int, tensors: int = 1) -> Kernels:
+    """Multiply all gradients in place: loss scale undone and clipping, in one pass, or in one for each tensor."""
+    size = params * grad_bytes / tensors
+    return (_optimizer_pass("optimizer.grad_clip", size, size, fused=True),) * tensors
+
+
+def copy_and_zero(params: float, precision: PrecisionSpec, tensors: int) -> Kernels:
+    """Master weights into the 16-bit parameters and zeros into the gradients, a kernel each for every tensor."""
+    one, grad = params / tensors, DTYPE_BYTES[precision.grads]
+    zero = _optimizer_pass("optimizer.zero_grad", 0, one * grad, fused=True)
+    if not (precision.master and precision.param_bytes < FP32):
+        return (zero,) * tensors
+    copy = _optimizer_pass("optimizer.param_copy", one * FP32, one * precision.param_bytes, fused=True)
+    return (copy, zero) * tensors
 
 
 def optimizer_step(params: float, precision: PrecisionSpec, stack: StackSpec, tensors: int = 1) -> Kernels:
@@ -63,7 +75,8 @@ def optimizer_step(params: float, precision: PrecisionSpec, stack: StackSpec, te
     state, grad = state_bytes(precision), DTYPE_BYTES[precision.grads]
     copy = precision.param_bytes if precision.master and precision.param_bytes < FP32 else 0
     if stack.fused_optimizer:
-        read, written = params * (3 * state + grad), params * (3 * state + copy)
+        written = params * (3 * state + (0 if stack.tensorwise_step else copy))  # else copied by ``copy_and_zero``
+        read = params * (3 * state + grad)
         return (_optimizer_pass("optimizer.adam", read, written, fused=True),)
     one = params / tensors
     chain = [

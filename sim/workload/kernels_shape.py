@@ -134,6 +134,11 @@ class Shape:
         return None if self.precision.fp8 == "none" else RECIPES[self.precision.fp8]
 
     @property
+    def adds_gradients(self) -> bool:
+        """Whether products of weight gradients add to the gradient buffer."""
+        return self.stack.fused_accumulate
+
+    @property
     def unquantised(self) -> Shape:
         """The same with 16-bit products: for whatever recipes leave alone."""
         return replace(self, precision=replace(self.precision, fp8="none")) if self.recipe else self

@@ -21,7 +21,7 @@ from sim.workload.policy import policies_for
 from sim.workload.refresh import refresh
 from sim.workload.schedules.types import ActionKind, Schedule, ScheduleAction
 from sim.workload.stash_offload import StashOffload
-from sim.workload.units import Unit
+from sim.workload.units import Unit, shape_of
 from sim.workload.weave import weave
 
 ALLOCATOR = "allocator"
@@ -264,7 +264,12 @@ class PipelineRank:
         return StashOffload(block, on=offload.activations == "cpu", pinned=offload.pinned)
 
     def _accumulate(self, block: BlockBuilder, unit: Unit, end: int, phase: Phase, *, first: bool) -> int:
-        """Add to the gradients of earlier microbatches, where they are kept whole."""
+        """Add to the gradients of earlier microbatches, where they are kept whole and no product has done it.
+
+        What is left of a layer then, norms and biases, is too small to count; an embedding is not.
+        """
+        if shape_of(self.scenario).adds_gradients and unit.name != "embedding":
+            return end
         adds = [
             kernel
             for policy in self.policies

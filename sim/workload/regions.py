@@ -3,7 +3,8 @@
 A region (attention, MLP, logits) works on a part of the widths; between regions every rank has the whole width, of all
 tokens or, with sequence parallelism, of its part of them. Shoeybi et al. 2019, section 3; Korthikanti et al. 2022,
 section 4.2. Owns what is exchanged at the borders and beside which kernel; ``tp_overlap`` lets it run under the
-neighbouring product.
+neighbouring product, which is then cut in pieces; with a stack's ``async_tp`` only what a product does not wait for
+runs beside it, in backward.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ def region_backward(shape: Shape, kernels: Items, width: int = 0) -> Items:
     if shape.layout.sequence_parallel:
         incoming = _exchange(shape, "all_gather", "next")
         kept = saved_input(shape, width or shape.hidden)
-        again = replace(_exchange(shape, "all_gather", "next"), size=kept)
-        return (incoming, *before, again, grad, _exchange(shape, "reduce_scatter", "next", width), *after)
-    return (*before, grad, _exchange(shape, "all_reduce", "next", width), *after)
+        again = replace(_exchange(shape, "all_gather", "next", independent=True), size=kept)
+        scatter = _exchange(shape, "reduce_scatter", "next", width, independent=True)
+        return (incoming, *before, again, grad, scatter, *after)
+    return (*before, grad, _exchange(shape, "all_reduce", "next", width, independent=True), *after)
 
 
 def lookup_forward(shape: Shape) -> Items:
@@ -73,7 +75,14 @@ def loss_exchange(shape: Shape) -> Items:
     return (one, one, one)
 
 
-def _exchange(shape: Shape, kind: Kind, beside: Overlap, width: int = 0) -> Collective:
-    """``width`` elements of all tokens (0: the residual stream)."""
-    overlap: Overlap = beside if shape.layout.tp_overlap else "none"
+def _exchange(
+    shape: Shape, kind: Kind, beside: Overlap, width: int = 0, *, independent: bool = False
+) -> Collective:
+    """``width`` elements of all tokens (0: the residual stream).
+
+    ``independent``: the product beside it neither makes nor needs what is exchanged, so that no product has to be cut
+    in pieces for the two to run at once.
+    """
+    hidden = shape.layout.tp_overlap or (independent and shape.stack.async_tp)
+    overlap: Overlap = beside if hidden else "none"
     return Collective(kind=kind, axis="tp", size=shape.act(width or shape.hidden), overlap=overlap)

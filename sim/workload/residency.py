@@ -37,8 +37,25 @@ def on_gpu(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
         owned["gradients.shard"] = states["gradients"] * here
     if here:
         owned["optimizer states"] = states["optimizer states"] * here
+    owned |= _buffers(scenario, held)
     owned["framework"] = scenario.stack.context
     return tuple(owned.items())
+
+
+def _buffers(scenario: Scenario, held: Held) -> dict[str, float]:
+    """What the software keeps allocated beside the states: the reducer's buckets, inputs of regions, workspaces.
+
+    PyTorch's DistributedDataParallel reduces gradients in buckets of the compute type that it allocates once; a stack
+    that adds gradients up elsewhere (in fp32) holds both.
+    """
+    layout, batch, width = scenario.layout, scenario.batch, DTYPE_BYTES[scenario.precision.compute]
+    found = {"workspace": scenario.stack.workspace}
+    if scenario.stack.reducer_buckets and layout.dp * layout.cp > 1 and layout.zero < 2:
+        found["gradients.buckets"] = float(held.params * width)
+    if layout.tp > 1 and layout.sequence_parallel:
+        whole = batch.micro * batch.sequence / layout.cp * scenario.model.hidden * width
+        found["activations.gathered"] = scenario.stack.tp_buffers * whole
+    return {owner: size for owner, size in found.items() if size}
 
 
 def _parameters(scenario: Scenario, held: Held) -> float:

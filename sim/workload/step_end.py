@@ -37,9 +37,10 @@ def optimizer_block(scenario: Scenario, held: Held, *, shared_embedding: float =
         work = Collective(kind="all_reduce", axis="embedding", size=shared_embedding)
         tied = block.side("all-reduce tied embedding", work, "pp", "O", "pp", deps=(len(block.ops) - 1,))
         block.marker("tied embedding summed", "O", deps=(tied,))
-    _norm(block, scenario, share)
+    tensors = held.tensors if scenario.stack.tensorwise_step else 1
+    _norm(block, scenario, share, tensors)
     on_host = scenario.offload.optimizer != "none"
-    after = _host_step(block, scenario, share) if on_host else _gpu_step(block, scenario, share)
+    after = _host_step(block, scenario, share) if on_host else _gpu_step(block, scenario, share, tensors)
     if 1 <= scenario.layout.zero < 3 and not scenario.layout.overlap_param_gather:
         _gather_parameters(block, scenario, held, after)
     return block.block()
@@ -54,8 +55,8 @@ def _wait_for_gradients(block: BlockBuilder, scenario: Scenario, held: Held) -> 
     block.marker("gradients complete", "O", waits=waits)
 
 
-def _norm(block: BlockBuilder, scenario: Scenario, share: int) -> None:
-    """Gradient norm and overflow check: the host reads the result, so it waits for it.
+def _norm(block: BlockBuilder, scenario: Scenario, share: int, tensors: int) -> None:
+    """Gradient norm and overflow check, in one kernel or one for each tensor: the host reads the result, so it waits.
 
     The sum of squares is one number over all ranks that hold different parts: over the axes that shard (Megatron's
     and FSDP's ``clip_grad_norm``), one small all-reduce each.
@@ -63,7 +64,7 @@ def _norm(block: BlockBuilder, scenario: Scenario, share: int) -> None:
     precision, layout = scenario.precision, scenario.layout
     mine = share - _host_share(scenario, share)
     if mine:
-        _, last = block.kernels(kernels.grad_norm(mine, DTYPE_BYTES[precision.grads]), "O")
+        _, last = block.kernels(kernels.grad_norm(mine, DTYPE_BYTES[precision.grads], tensors), "O")
     else:  # norms of the parts were taken on the GPU before each left it: only their sum is formed here
         last = block.marker("sum of norms", "O")
     axes = [
@@ -80,10 +81,12 @@ def _norm(block: BlockBuilder, scenario: Scenario, share: int) -> None:
     block.edit(last, sync=True)
 
 
-def _gpu_step(block: BlockBuilder, scenario: Scenario, share: float) -> int:
-    clip = kernels.grad_clip(share, DTYPE_BYTES[scenario.precision.grads])
+def _gpu_step(block: BlockBuilder, scenario: Scenario, share: float, tensors: int = 1) -> int:
+    clip = kernels.grad_clip(share, DTYPE_BYTES[scenario.precision.grads], tensors)
     block.kernels(clip, "O")
     _, last = block.kernels(kernels.optimizer_step(share, scenario.precision, scenario.stack), "O")
+    if scenario.stack.tensorwise_step:
+        _, last = block.kernels(kernels.copy_and_zero(share, scenario.precision, tensors), "O")
     return last
 
 
@@ -138,4 +141,14 @@ def _gather_parameters(block: BlockBuilder, scenario: Scenario, held: Held, afte
             name = f"all-gather {what} {number + 1}/{buckets}"
             after = block.side(name, work, "gather", "O", "param_gather", deps=(after,))
     if len(block.ops) > begin:
+        if scenario.stack.flat_gather:
+            _flat_buffer(block, scenario, held, (begin, after))
         block.marker("parameters gathered", "O", deps=(after,))
+
+
+def _flat_buffer(block: BlockBuilder, scenario: Scenario, held: Held, ends: tuple[int, int]) -> None:
+    """Collectives over lists of tensors go through a flat copy: of all parameters, and of this rank's part of them."""
+    first, last = ends
+    size = float((held.params + shard(scenario, held)) * scenario.precision.param_bytes)
+    block.takes(first, "parameters.flat", size)
+    block.frees(last, "parameters.flat", size)
