@@ -73,14 +73,15 @@ def main() -> None:
     logs = {p: [math.log(simulate(r, keys, p) / r.number("step_time_s")) for r in rows] for p in points}
     for point in points:
         bias = sum(logs[point]) / len(rows)
-        print(*(f"{k}={v}" for k, v in zip(keys, point, strict=True)), f"error {loss(logs[point]):.2%} bias {bias:+.2%}")
+        said = " ".join(f"{k}={v}" for k, v in zip(keys, point, strict=True))
+        print(f"{said}: error {loss(logs[point]):.2%}, bias {bias:+.2%}")
     models = [r.text("model") for r in rows]
     outside: list[float] = []
     for model in dict.fromkeys(models):
         inside = [i for i, m in enumerate(models) if m != model]
         if not inside:
             continue
-        best = min(points, key=lambda p: loss([logs[p][i] for i in inside]))  # noqa: B023 - used at once
+        best = min(points, key=lambda p: loss([logs[p][i] for i in inside]))
         left = [logs[best][i] for i, m in enumerate(models) if m == model]
         outside += left
         print(f"without {model}: {dict(zip(keys, best, strict=True))}, error on it {loss(left):.2%}")

@@ -72,7 +72,7 @@ def test_a_reducer_holds_its_buckets(dp, zero, copies):
 def test_gathered_inputs_stay_where_a_stack_keeps_them():
     scenario = of(tp=4, sequence_parallel=True, stack={"tp_buffers": 2})
     held = dict(build(scenario).programs[0].resident_gpu)
-    assert held["activations.gathered"] == 2 * scenario.batch.sequence * 256 * 2
+    assert held["activations.gathered"] == 2 * scenario.batch.micro * scenario.batch.sequence * 256 * 2
 
 
 def test_a_flat_gather_holds_all_parameters_and_a_part_once_more():

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.analysis.result import MemoryUse
 from sim.api import run
 from sim.errors import InfeasibleError, ScenarioError
 from sim.study.journal import Journal, digest
@@ -120,8 +119,8 @@ def _one(row: Row, folder: Path) -> dict[str, Any]:
     }
 
 
-def _held(gpus: Sequence[MemoryUse], kind: str) -> float:
-    """Bytes on the fullest GPU, of the kind that a table gives."""
+def _held(gpus: Sequence[Any], kind: str) -> float:
+    """Bytes on the fullest of some GPUs (``Result.memory``), of the kind that a table gives."""
     if kind == "max_memory_allocated":
         held = [sum(use.by_owner[owner] for owner in _BETWEEN if owner in use.by_owner) for use in gpus]
         return max(float(np.max(over_time)) for over_time in held)

@@ -47,8 +47,8 @@ DROPOUT = {"narayanan": 0.1, "korthikanti": 0.1, "vtrain-multi": 0.1, "vtrain-si
 trained without, as all models since."""
 
 CHECKED_BELOW = 440.0
-"""GB/s of a run's own all-reduce over the 8 GPUs of a node: nanotron's runs measured 452 to 462 or 389 to 431, and those
-below spent milliseconds more in each collective, in proportion to its ranks: they checked them on the host."""
+"""GB/s of a run's own all-reduce over the 8 GPUs of a node: nanotron's runs measured 452 to 462 or 389 to 431, and
+those below spent milliseconds more in each collective, in proportion to its ranks: they checked them on the host."""
 
 FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 """Precision of a row -> recipe; the rest of the step is in bf16."""
