@@ -126,7 +126,7 @@ def _held(gpus: Sequence[Any], kind: str) -> float:
         return max(float(np.max(over_time)) for over_time in held)
     peak = max(gpus, key=lambda use: use.peak)
     beside = () if "reserved" in kind else _BESIDE_ALLOCATED
-    return peak.peak - sum(peak.at_peak.get(owner, 0.0) for owner in beside)
+    return float(peak.peak - sum(peak.at_peak.get(owner, 0.0) for owner in beside))
 
 
 def scores(found: Sequence[Scored]) -> dict[str, Any]:
