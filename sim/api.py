@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim import mesh
 from sim.analysis.analyse import Facts, analyse
@@ -27,11 +28,13 @@ from sim.analysis.roofline import Roofline, bandwidth, kernel_points
 from sim.cluster.build import build as build_cluster
 from sim.cluster.show import NodeView, views
 from sim.cost.choice import fastest, swept
+from sim.cost.classes import Classes, classify
 from sim.cost.demand import demand
 from sim.cost.lower import lower
+from sim.cost.placing import placing
 from sim.engine.core import simulate as simulate_plan
 from sim.errors import Problem, ScenarioError
-from sim.plan import quicker
+from sim.plan import Plan, quicker
 from sim.spec import placement
 from sim.spec.faster import PARTS, faster
 from sim.spec.load import Loaded, load
@@ -183,6 +186,35 @@ def _facts(scenario: Scenario, workload: Workload, timeline: Timeline) -> Facts:
         counts=_counts(scenario),
         quoted=_quoted(scenario),
     )
+
+
+def class_of_rank(step: Step) -> NDArray[np.int64]:
+    """Which rank class of the step's timeline each rank belongs to: shape (ranks,).
+
+    Raises ``ScenarioError`` where the timeline was folded in another way than this version would.
+    """
+    rows = step.timeline.rank_classes
+    found = np.full(step.scenario.layout.world, -1, dtype=np.int64)
+    found[[row.representative for row in rows]] = np.arange(len(rows))
+    if len(rows) == len(found):
+        return found
+    classes = _classes(step.scenario, build_workload(step.scenario))
+    if classes.first.tolist() != [row.representative for row in rows]:
+        what = "its ranks were folded by another version of Stepline; run the scenario again"
+        raise ScenarioError([Problem(TIMELINE, 0, 0, "", what)])
+    return classes.rank_class
+
+
+def program(scenario: Scenario) -> tuple[Workload, Plan, NDArray[np.int64]]:
+    """What the ranks do, kernel by kernel, what it costs alone, and the rank class of the plan of each rank."""
+    workload = build_workload(scenario)
+    plan = lower(workload, build_cluster(scenario.cluster), scenario, merged=False)
+    return workload, plan, _classes(scenario, workload).rank_class
+
+
+def _classes(scenario: Scenario, workload: Workload) -> Classes:
+    cluster = build_cluster(scenario.cluster)
+    return classify(workload, cluster, placing(scenario.layout.world, scenario.layout.placement, cluster), fold=True)
 
 
 def check(source: str, overrides: Sequence[str] = ()) -> Verdict:

@@ -25,9 +25,10 @@ ARROWS = {
     "api": ("errors", "mesh", "spec", "workload", "cluster", "cost", "plan", "engine", "timeline", "analysis"),
     "study": ("errors", "units", "spec", "analysis", "api"),
     "importing": ("errors", "units", "spec"),
+    "export": ("errors", "plan", "timeline", "workload", "analysis", "report"),
     "validation": ("errors", "units", "api", "study"),
     "calibration": ("errors", "units", "spec", "importing", "api", "validation"),
-    "cli": ("errors", "api", "study", "validation", "importing", "calibration", "spec", "report"),
+    "cli": ("errors", "api", "study", "validation", "importing", "calibration", "export", "spec", "report"),
     "__main__": ("cli",),
     "__init__": (),
 }

@@ -13,13 +13,14 @@ from collections.abc import Callable
 
 import typer
 
-from sim.cli import calibrating, figures, files, importing, machines, pages, step, studies, why
+from sim.cli import calibrating, exporting, figures, files, importing, machines, pages, step, studies, why
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": step.run,
     "report": pages.report,
     "check": step.check,
     "explain": why.explain,
+    "export": exporting.export,
     "compare": studies.compare,
     "validate": studies.validate,
     "sweep": studies.sweep,

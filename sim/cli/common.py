@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A scenario file, or the name of a shipped scenario.")]
+Named = Annotated[
+    str,
+    typer.Argument(metavar="FILE|DIR", help="A scenario file or shipped scenario, or the folder that a run left."),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. cluster.host.dram_bandwidth=200GB/s."),

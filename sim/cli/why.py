@@ -1,4 +1,4 @@
-"""Commands that explain a step, and that hand it to other tools."""
+"""The command that explains a step."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.common import Sets, console_of, folder_of, points_bar, progress_bar
+from sim.cli.common import Named, Sets, console_of, folder_of, points_bar, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sim.study.opened import Opened
     from sim.study.why import Why
-
-Named = Annotated[
-    str,
-    typer.Argument(metavar="FILE|DIR", help="A scenario file or shipped scenario, or the folder that a run left."),
-]
 
 
 def explain(  # noqa: PLR0917 - options of a command
