@@ -288,6 +288,11 @@ def cluster(name: str, overrides: Sequence[str] = ()) -> ClusterSpec:
     return load("quickstart", [f"cluster={name}", *_LOOKED_AT, *overrides]).scenario.cluster
 
 
+def device(name: str) -> DeviceSpec:
+    """A device by its shipped name or path. Raises ``ScenarioError`` for bad input."""
+    return cluster("dgx-a100", [f"cluster.device={name}"]).device
+
+
 def topology(cluster: str, overrides: Sequence[str] = ()) -> tuple[NodeView, ...]:
     """A cluster or node (shipped name or path): each kind of node, bandwidth between any two GPUs, what they share.
 

@@ -112,10 +112,12 @@ def test_end_to_end_a_run_with_the_override_foretells_the_log_better(stepline, t
 
 
 def test_an_override_of_an_override_finds_its_base(stepline, tmp_path):
-    (tmp_path / "base.yaml").write_text("extends: dgx-h100\nname: base\n")
+    (tmp_path / "base.yaml").write_text("extends: dgx-a100\nname: base\n")
     (tmp_path / "sub").mkdir()
+    few = [2.0**k for k in range(28, 32)]
+    (tmp_path / "a.log").write_text(log(timed(known(), "all_gather", 1, 8, few), "all_gather", 1, 8))
     for out in ("mine.yaml", "sub/mine.yaml"):
-        code, _, err = stepline("calibrate", "nccl-tests", str(SAMPLE), "--cluster", "./base.yaml", "--out", out)
+        code, _, err = stepline("calibrate", "nccl-tests", "a.log", "--cluster", "./base.yaml", "--out", out)
         assert code == 0, err
         assert cluster(f"./{out}").name == "mine"
 

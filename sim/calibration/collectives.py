@@ -8,7 +8,6 @@ algorithm.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from sim.api import exchange_seconds
 from sim.calibration.least_squares import Fit, Floats, Parameter, cross_validated, fit, folds
+from sim.calibration.override import based_on, percent
 from sim.errors import Problem, ScenarioError
 from sim.importing.nccl_tests import Sweep
 from sim.spec.types import ClusterSpec
@@ -29,6 +29,9 @@ _SMALL_WEIGHT = 0.16
 
 _FRACTION, _LATENCY = 0.2, 0.7
 """Width of a prior: shares of a rate are known within a fifth or so, latencies within a factor of two."""
+
+_FILL = 10e-6
+"""Where the cost of a chunk between nodes starts (s) if the cluster gives none: as fitted on AWS p5."""
 
 _INSIDE = (
     ("nvlink", "efficiency"), ("nvlink", "base_latency"), ("nvlink", "step_latency"), ("nvlink", "in_switch"),
@@ -96,12 +99,12 @@ def calibrate(sweeps: Sequence[Sweep], cluster: str, spec: ClusterSpec, out: Pat
     found = fit(parameters, model, measured, weights)
     decided = [p for p in parameters if p.name not in found.held]
     before = model({})
-    unseen = cross_validated(decided, model, measured, weights, folds(len(measured))) if decided else found.errors
+    unseen = cross_validated(found, parameters, model, (measured, weights, folds(len(measured))))
     rows = _rows(settings, before, (found.errors + 1) * measured, (unseen + 1) * measured)
     return Calibration(
         cluster=cluster,
         rows=rows,
-        parameters={p.name: (p.start, found.values[p.name], found.spread[p.name]) for p in decided},
+        parameters={p.name: (p.shipped, found.values[p.name], found.spread[p.name]) for p in decided},
         held=found.held,
         document=_document(cluster, out, rows, found, decided),
     )
@@ -162,11 +165,13 @@ def _parameters(spec: ClusterSpec, settings: Sequence[_Setting]) -> list[Paramet
         start = getattr(getattr(spec, part), key)
         if key == "tree_latency" and not start and spec.nics is not None:
             start = spec.nics.step_latency  # 0 stands for that
+        rest = start if key == "fill" and not start else None  # 0: nobody has fitted it yet
+        start = start or (_FILL if key == "fill" else 0.0)
         most = {"efficiency": 1.0, "in_switch": 0.999, "duplex": spec.host_link.h2d + spec.host_link.d2h}.get(key)
         width = _FRACTION if key in (*_SHARES, *_RATES) else _LATENCY
         if start:
             ends = {"least": start * 1e-3, "most": most or start * 1e3}
-            found.append(Parameter(name=f"{part}.{key}", start=start, width=width, **ends))
+            found.append(Parameter(name=f"{part}.{key}", start=start, width=width, rest=rest, **ends))
     return found
 
 
@@ -198,19 +203,17 @@ def _document(
     files = ", ".join(dict.fromkeys(row.file for row in rows))
     runs = ", ".join(dict.fromkeys(f"{row.kind} on {row.ranks} GPUs of {row.nodes} node(s)" for row in rows))
     large = any(row.size >= LARGE for row in rows)
-    mean = [_percent(error(rows, which, large=large)) for which in ("after", "unseen")]
+    mean = [percent(error(rows, which, large=large)) for which in ("after", "unseen")]
     document: dict[str, Any] = {
-        "extends": os.path.relpath(cluster, out.parent) if "/" in cluster or cluster.endswith(".yaml") else cluster,
+        "extends": based_on(cluster, out),
         "name": out.stem,
         "description": f"{Path(cluster).stem} with collectives calibrated on {files}",
     }
-    if document["extends"].endswith(".yaml") and "/" not in document["extends"]:
-        document["extends"] = f"./{document['extends']}"
     for p in decided:
         part, _, key = p.name.partition(".")
         block = document.setdefault(part, {"sources": {}})
         block[key] = written(key, found.values[p.name])
-        said = f"fit of {files} ({runs}): standard error {_percent(found.spread[p.name])}, was {written(key, p.start)}"
+        said = f"fit of {files} ({runs}): standard error {percent(found.spread[p.name])}, was {written(key, p.shipped)}"
         block["sources"][key] = f"{said}; mean error of times {mean[0]}, cross-validated {mean[1]}"
     return document
 
@@ -220,7 +223,3 @@ def written(key: str, value: float) -> str | float:
     if key in _SHARES:
         return round(value, 4)
     return f"{value / 1e9:.4g} GB/s" if key in _RATES else f"{value * 1e6:.4g} us"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"

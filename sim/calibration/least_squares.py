@@ -22,7 +22,8 @@ Model: TypeAlias = Callable[[Mapping[str, float]], Floats]
 
 FOLDS = 5
 NOISE = 0.05
-"""Error of a row, as a share, that the width of a parameter is weighed against: what repeated runs differ by."""
+"""Error of a row, as a share, that the widths are weighed against at first: what repeated runs differ by."""
+_LEAST_NOISE = 0.005
 _KNOWN = 0.5
 """Part of its width that the standard error of a parameter must come down to, to be decided by the data."""
 _STARTS = (1.0, 0.4, 2.5)
@@ -33,30 +34,43 @@ _ENOUGH = 1e-8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A number to fit: where it starts, the least and most that it may be, by what share it is expected to be off."""
+    """A number to fit: where it starts, the least and most that it may be, by what share it is expected to be off.
+
+    ``rest``: its value where the data do not decide it; None: ``start``. What is 0 until fitted starts elsewhere.
+    """
 
     name: str
     start: float
     least: float
     most: float
     width: float
+    rest: float | None = None
+
+    @property
+    def shipped(self) -> float:
+        """Its value before any fit."""
+        return self.start if self.rest is None else self.rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """Fitted values; the standard error of each that the data decide, as a share; the others, held where they were.
 
-    ``errors`` (rows,): predicted over measured, less one.
+    ``errors`` (rows,): predicted over measured, less one. ``noise``: what rows are off by, as a share.
     """
 
     values: Mapping[str, float]
     spread: Mapping[str, float]
     held: tuple[str, ...]
     errors: Floats
+    noise: float
 
 
 def fit(parameters: Sequence[Parameter], model: Model, measured: Floats, weights: Floats) -> Fit:
-    """Fit all parameters, hold those that the data do not decide, fit the others again."""
+    """Fit all parameters, hold those that the data do not decide, fit the others again.
+
+    Last, what rows were found to be off by, instead of ``NOISE``, is weighed against the widths.
+    """
     free = list(parameters)
     while True:
         problem = _Problem(parameters, free, model, measured, weights)
@@ -66,21 +80,29 @@ def fit(parameters: Sequence[Parameter], model: Model, measured: Floats, weights
         if len(decided) == len(free):
             break
         free = decided
-    values = problem.named(found)
+    noise = problem.left(found)
+    problem = _Problem(parameters, free, model, measured, weights, noise)
+    found = problem.descend(found)[0] if free else found
+    spread, values = problem.spread(found), problem.named(found)
     held = tuple(p.name for p in parameters if p.name not in spread)
-    return Fit(values=values, spread=spread, held=held, errors=model(values) / measured - 1.0)
+    return Fit(values=values, spread=spread, held=held, errors=model(values) / measured - 1.0, noise=noise)
 
 
 def cross_validated(
-    parameters: Sequence[Parameter], model: Model, measured: Floats, weights: Floats, groups: NDArray[np.int64]
+    fitted: Fit, parameters: Sequence[Parameter], model: Model, data: tuple[Floats, Floats, NDArray[np.int64]]
 ) -> Floats:
-    """Error of each row, predicted with the parameters of a fit that never saw its group; ``groups`` (rows,)."""
+    """Error of each row, predicted with the parameters of a fit that never saw its group.
+
+    ``fitted`` says which parameters the data decide, and their noise; ``data``: measured, weights, groups (rows,).
+    """
+    measured, weights, groups = data
+    free = [p for p in parameters if p.name not in fitted.held]
     errors = np.full(len(measured), np.nan)
-    for group in np.unique(groups).tolist():
+    for group in np.unique(groups).tolist() if free else ():
         out = groups == group
-        problem = _Problem(parameters, list(parameters), model, measured, np.where(out, 0.0, weights))
+        problem = _Problem(parameters, free, model, measured, np.where(out, 0.0, weights), fitted.noise)
         errors[out] = (model(problem.named(problem.solved((1.0,)))) / measured - 1.0)[out]
-    return errors
+    return errors if free else fitted.errors
 
 
 def folds(count: int) -> NDArray[np.int64]:
@@ -91,14 +113,16 @@ def folds(count: int) -> NDArray[np.int64]:
 class _Problem:
     """One set of free parameters against one set of rows."""
 
-    def __init__(
-        self, every: Sequence[Parameter], free: Sequence[Parameter], model: Model, measured: Floats, weights: Floats
-    ) -> None:
-        self.every = {p.name: p.start for p in every}
+    def __init__(  # noqa: PLR0917
+        self, every: Sequence[Parameter], free: Sequence[Parameter], model: Model, measured: Floats, weights: Floats,
+        noise: float = NOISE,
+    ) -> None:  # fmt: skip
+        self.every = {p.name: p.shipped for p in every}
         self.free, self.model = free, model
         self.measured, self.root = np.log(measured), np.sqrt(weights)
         self.low, self.high = np.log([p.least for p in free]), np.log([p.most for p in free])
-        self.begin, self.pull = np.log([p.start for p in free]), np.array([NOISE / p.width for p in free])
+        self.begin, self.pull = np.log([p.start for p in free]), np.array([noise / p.width for p in free])
+        self.noise = noise
 
     def named(self, theta: Floats) -> dict[str, float]:
         values = np.exp(theta).tolist()
@@ -117,24 +141,28 @@ class _Problem:
             columns[:, j] = (self._residuals(moved) - at) / step
         return columns
 
+    def left(self, theta: Floats) -> float:
+        """What rows are off by, as a share: the root of their weighted mean square, less what was fitted."""
+        rows, count = self._residuals(theta)[: len(self.measured)], int((self.root > 0).sum())
+        mean = float((rows**2).sum()) / max(1, count - len(theta)) / max(float((self.root**2).mean()), 1e-12)
+        return min(max(float(np.sqrt(mean)), _LEAST_NOISE), 1.0)
+
     def spread(self, theta: Floats) -> dict[str, float]:
-        """Standard errors as shares: of the width with the noise that was found, or ``NOISE`` where that is less."""
-        at = self._residuals(theta)
-        jacobian = self._jacobian(theta, at)
-        rows, count = at[: len(self.measured)], int((self.root > 0).sum())
-        noise = float(np.sqrt((rows**2).sum() / max(1, count - len(theta)) / max(float((self.root**2).mean()), 1e-12)))
-        sizes = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian))) * max(1.0, noise / NOISE) * NOISE
+        """Standard errors as shares, if rows are off by what was found, or by ``noise`` where that is less."""
+        jacobian = self._jacobian(theta, self._residuals(theta))
+        sizes = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian))) * max(self.noise, self.left(theta))
         return {p.name: float(size) for p, size in zip(self.free, sizes, strict=True)}
 
     def solved(self, starts: Sequence[float]) -> Floats:
         """The best end of several descents."""
         if not self.free:
             return self.begin
-        ends = [self._descend(np.clip(self.begin + np.log(factor), self.low, self.high)) for factor in starts]
+        ends = [self.descend(self.begin + np.log(factor)) for factor in starts]
         return min(ends, key=lambda end: end[1])[0]
 
-    def _descend(self, theta: Floats) -> tuple[Floats, float]:
+    def descend(self, theta: Floats) -> tuple[Floats, float]:
         """Levenberg-Marquardt inside the bounds: a step that does not help is shortened."""
+        theta = np.clip(theta, self.low, self.high)
         damping, at = 1e-2, self._residuals(theta)
         loss = float(at @ at)
         for _ in range(_STEPS):

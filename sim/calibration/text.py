@@ -7,15 +7,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sim import units
+from sim.calibration import gemm
 from sim.calibration.collectives import Calibration, Row, error, written
+from sim.calibration.override import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def percent(share: float | None, *, sign: bool = False) -> str:
-    """A share; a dash for none."""
-    return "-" if share is None else f"{share:+.1%}" if sign else f"{share:.1%}"
 
 
 def show_collectives(console: Console, found: Calibration) -> None:
@@ -53,3 +50,37 @@ def _show_runs(console: Console, rows: Sequence[Row]) -> None:
                     f"{said}, {sizes}: mean error {before} before, {after} fitted, {unseen} cross-validated",
                     soft_wrap=True,
                 )
+
+
+_MOST = 40
+"""Rows that are all shown; of a longer table the worst are."""
+
+
+def show_gemm(console: Console, table: gemm.Table, device: str) -> None:
+    """Residuals of a type's products (the worst ones of many), errors by size, the parameters."""
+    from rich.table import Table
+
+    count = len(table.products)
+    rows = list(range(count)) if count <= _MOST else sorted(gemm.worst(table, _MOST // 4))
+    which = "" if count <= _MOST else f"the {len(rows)} worst of {count} rows, "
+    shown = Table(title=f"{table.dtype}: {which}measured, error of {device}, of the fit", title_justify="left")
+    for column in ("m", "n", "k", "measured", "before", "fitted", "unseen"):
+        shown.add_column(column, justify="right")
+    for i in rows:
+        p, seconds = table.products[i], float(table.measured[i])
+        errors = [float(column[i]) / seconds - 1 for column in (table.before, table.after, table.unseen)]
+        said = [percent(share, sign=True) for share in errors]
+        shown.add_row(str(p.m), str(p.n), str(p.k), units.format(seconds, "seconds"), *said)
+    console.print(shown)
+    for name, part in gemm.by_size(table).items():
+        before, after, unseen = (percent(share) for share in part[1:])
+        what = f"mean error {before} before, {after} fitted, {unseen} cross-validated"
+        console.print(f"{table.dtype}, {name}, {part[0]} rows: {what}", soft_wrap=True)
+    for key, (was, value, spread) in table.parameters.items():
+        sure = f"(standard error {percent(spread)}; was {gemm.written(key, was)})"
+        console.print(f"gemm.{table.dtype}.{key}: {gemm.written(key, value)} {sure}", soft_wrap=True)
+    if table.held:
+        console.print(f"not decided by these timings, kept as they were: {', '.join(table.held)}", soft_wrap=True)
+    if table.unaligned:
+        what = f"{table.unaligned} rows left out: a size off the alignment runs at unaligned_flops_per_s"
+        console.print(what, soft_wrap=True)

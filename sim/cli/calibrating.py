@@ -46,7 +46,27 @@ def nccl_tests(  # noqa: PLR0917 - options of a command
     found = calibrate(sweeps, name, api.cluster(name), target, in_place=in_place)
     show_collectives(console, found)
     use = "cluster: {0} in a scenario, or stepline run SCENARIO --set cluster={0} [--set cluster.nodes=N]"
-    _write(console, found.document if found.parameters else None, out, ("nccl-tests", name, use))
+    _write(console, found.document, out, ("nccl-tests", name, use), fitted=bool(found.parameters))
+
+
+def gemm(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Columns m,n,k,dtype and seconds (or us).")],
+    device: Annotated[str, typer.Option(metavar="NAME", help="The device they ran on, shipped or a path.")],
+    out: Out = None,
+) -> None:
+    """Fit the speed of matrix products on a device to timings; print residuals, write the override."""
+    from sim import api
+    from sim.calibration.gemm import calibrate, document
+    from sim.calibration.text import show_gemm
+    from sim.importing.gemm_table import read
+
+    console, spec = console_of(), api.device(device)
+    tables = calibrate(read(file), spec, str(file))
+    for table in tables:
+        show_gemm(console, table, spec.name)
+    use = "cluster: {{extends: NAME, device: {0}}} in a scenario, or stepline run SCENARIO --set cluster.device={0}"
+    found = document(tables, device, spec, file.name, out) if out and any(t.parameters for t in tables) else None
+    _write(console, found, out, ("gemm", device, use), fitted=any(table.parameters for table in tables))
 
 
 def _cluster_of(console: Console, sweeps: Sequence[Sweep]) -> str:
@@ -70,14 +90,14 @@ def _refuse(option: str, what: str) -> None:
 
 
 def _write(
-    console: Console, document: Mapping[str, Any] | None, out: Path | None, said: tuple[str, str, str]
+    console: Console, document: Mapping[str, Any] | None, out: Path | None, said: tuple[str, str, str], *, fitted: bool
 ) -> None:
     """Write an override and say how a scenario uses it; ``said``: the command, what it was fitted on, the use."""
     from sim.spec.write import to_yaml
 
-    if document is None:
+    if not fitted:
         console.print("nothing to write: these measurements decide no parameter")
-    elif out is None:
+    elif out is None or document is None:
         console.print("nothing written; --out FILE.yaml writes an override that a scenario can use")
     else:
         path = str(out) if "/" in str(out) else f"./{out}"
