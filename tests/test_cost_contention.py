@@ -14,8 +14,8 @@ from scenarios import A100, on
 from sim.cluster.build import build
 from sim.cost.lower import lower
 from sim.engine.core import simulate as run_plan
-from sim.spec.types import FabricSpec
-from sim.workload.ops import Action, Block, Collective, Op, RankProgram, Workload
+from sim.spec.types import CollectivesSpec, FabricSpec
+from sim.workload.ops import Action, Block, Collective, Kernel, Op, RankProgram, Workload
 
 GIB = 2.0**30
 PORT, NIC = 400.0, 50.0  # GiB/s of a GPU's NVLink and of an adapter
@@ -134,3 +134,51 @@ def test_rail_aligned_groups_leave_the_spine_alone_and_crossing_ones_share_it(fo
     (crossing,) = at_once(spec, ("all_reduce", GIB, pairs(1)), fold=fold)
     assert aligned == pytest.approx([1 / NIC] * len(aligned))
     assert crossing == pytest.approx([4 / NIC] * len(crossing))
+
+
+def beside(kind, **collectives):
+    """Seconds of a compute-bound kernel under a collective of eight GPUs, alone, and of the collective."""
+    spec = on(replace(A100, cluster=network(1)), sm_share=0.2).cluster
+    link = replace(spec.nvlink, in_switch=1.0)
+    asked = CollectivesSpec(**collectives, protocol="simple")
+    spec = replace(spec, device=A100.cluster.device, nvlink=link, nics=None, collectives=asked)
+    kernel = Kernel(
+        name="k", kind="gemm", flops=2.0 * 16384**3, bytes_read=1.0, bytes_written=1.0, m=16384, n=16384, k=16384,
+        dtype="bf16",
+    )  # fmt: skip
+    work = Collective(kind=kind, axis="x0", size=4 * GIB)
+    ops = (
+        Op(name="kernel", work=kernel, stream="compute", phase="B", category="backward"),
+        Op(name="x0", work=work, stream="sx0", phase="B", category="dp"),
+    )
+    program = replace(_program([]), blocks=(Block(name="b", ops=ops),))
+    workload = Workload(
+        programs=(program,), program_of_rank=np.zeros(8, dtype=np.int64), tokens=1, model_flops=1.0,
+        hardware_flops=1.0, groups={"x0": np.arange(8, dtype=np.int64)[None, :]},
+    )  # fmt: skip
+    scenario = replace(A100, cluster=spec, layout=replace(A100.layout, dp=8))
+    timeline = run_plan(lower(workload, build(spec), scenario))
+    took = {
+        timeline.ops[op].name: end
+        for op, end in zip(timeline.spans.op.tolist(), timeline.spans.end.tolist(), strict=True)
+    }
+    kernels = next(op for op in timeline.ops if op.name == "kernel")
+    return took["kernel"], kernels.latency + kernels.duration, took["x0"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "share"),
+    [
+        ("all_reduce", {"all_reduce": "ring"}, 0.2),
+        ("all_reduce", {"all_reduce": "nvls"}, 0.1),  # half the channels
+        ("all_gather", {}, 0.2),
+        ("all_gather", {"copy_engines": True}, 0.0),
+        ("reduce_scatter", {"copy_engines": True}, 0.2),  # copy engines cannot add
+        ("all_to_all", {"copy_engines": True}, 0.0),
+    ],
+)
+def test_a_kernel_gives_up_the_sms_that_a_collective_takes(kind, asked, share):
+    """While the collective runs, for D seconds, it keeps its part of the SMs: the kernel ends share x D later."""
+    under, alone, collective = beside(kind, **asked)
+    assert collective < alone
+    assert under == pytest.approx(alone + share * collective, rel=1e-6)

@@ -21,7 +21,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sim.cluster.types import Cluster
-from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, messages, need_network, pace_of
+from sim.cost.traffic import CollectiveCost, Member, by_copy_engines, by_node, cost_of, messages, need_network, pace_of
 from sim.workload.ops import Collective
 
 
@@ -48,7 +48,7 @@ def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Clus
     pairs = [(a, b) for a in nodes for b in nodes] if cluster.grid is not None else list(pairwise(nodes))
     amounts = loads.amounts if work.copies else {n: a / _kept(n, cluster) for n, a in loads.amounts.items()}
     cost = cost_of(amounts, pace.message(pairs, cluster), cluster)
-    return replace(cost, sm_load=pace.sm_share * cost.duration)
+    return replace(cost, sm_load=0.0 if by_copy_engines(work.kind, nodes, cluster) else pace.sm_share * cost.duration)
 
 
 def _kept(number: int, cluster: Cluster) -> float:

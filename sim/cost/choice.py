@@ -7,17 +7,19 @@ choice: as NCCL's tuner does, the least time of the candidates alone on their li
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.cluster.types import Cluster
 from sim.cost import levels, steps, trees
 from sim.cost.collectives import ring
 from sim.cost.traffic import (
     PROTOCOLS,
+    SIMPLE,
     CollectiveCost,
     Member,
     Nodes,
     Traffic,
+    by_copy_engines,
     by_node,
     cost_of,
     need_network,
@@ -124,6 +126,8 @@ def swept(
         for name, one in PROTOCOLS[traffic.family].items()
         if protocol in ("auto", name) or len(PROTOCOLS[traffic.family]) == 1
     ]
+    if by_copy_engines(kind, nodes, cluster):  # which set no flags: Simple
+        ways = [(replace(traffic, sm=0.0), SIMPLE) for traffic in traffics(kind, nodes, cluster)]
     return [[price(traffic, size, one, pace, cluster) for traffic, one in ways] for size in sizes]
 
 

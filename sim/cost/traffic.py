@@ -146,6 +146,11 @@ def messages(cluster: Cluster) -> Protocol:
     return {"simple": SIMPLE, "ll": PROTOCOLS["ring"]["ll"]}.get(cluster.spec.collectives.protocol, _SMALL_AND_LARGE)
 
 
+def by_copy_engines(kind: str, nodes: Nodes, cluster: Cluster) -> bool:
+    """Whether copy engines move it: they are asked for, nothing is added up, and everybody is in one node."""
+    return cluster.spec.collectives.copy_engines and kind in ("all_gather", "all_to_all") and len(nodes) == 1
+
+
 def pace_of(nodes: Iterable[int], cluster: Cluster) -> Pace:
     """The pace of an exchange on these nodes: every member runs the same steps, so the slowest kind sets them."""
     kinds = np.unique(cluster.kind_of[list(nodes)]).tolist()

@@ -275,6 +275,7 @@ class CollectivesFile(Block):
     reduce_scatter: Gathering = _or("auto", "algorithm of reduce-scatters")
     all_to_all: Exchanging = _or("auto", "algorithm of all-to-alls; auto: direct, in a grid also hierarchical")
     protocol: Literal["auto", "simple", "ll128", "ll"] = _or("auto", "how data and flags travel (NCCL's protocols)")
+    copy_engines: bool = _or(False, "all-gathers and all-to-alls inside a node take no SMs: copy engines move them")
 
 
 class ClusterFile(Block):

@@ -59,13 +59,17 @@ class FabricSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectivesSpec:
-    """Which algorithm and protocol exchanges use; ``auto``: the fastest of those that NCCL would consider."""
+    """Which algorithm and protocol exchanges use; ``auto``: the fastest of those that NCCL would consider.
+
+    ``copy_engines``: what needs no sums inside a node (all-gather, all-to-all) is copied by them and takes no SM time.
+    """
 
     all_reduce: str = "auto"
     all_gather: str = "auto"
     reduce_scatter: str = "auto"
     all_to_all: str = "auto"
     protocol: Literal["auto", "simple", "ll128", "ll"] = "auto"
+    copy_engines: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
