@@ -27,6 +27,7 @@ from sim.analysis.result import Order, Result, Verdict, Weight
 from sim.analysis.roofline import Roofline, bandwidth, kernel_points
 from sim.cluster.build import build as build_cluster
 from sim.cluster.show import NodeView, views
+from sim.cluster.show_network import NetworkView, network_view
 from sim.cost.choice import fastest, swept
 from sim.cost.classes import Classes, classify
 from sim.cost.demand import demand
@@ -299,6 +300,12 @@ def topology(cluster: str, overrides: Sequence[str] = ()) -> tuple[NodeView, ...
     ``overrides`` are of a scenario: ``cluster.nics.count=4``. Raises ``ScenarioError`` for bad input.
     """
     return views(build_cluster(load("quickstart", [f"cluster={cluster}", *_LOOKED_AT, *overrides]).scenario.cluster))
+
+
+def network(cluster: str, overrides: Sequence[str] = ()) -> NetworkView | None:
+    """What lies between the nodes of a cluster, as ``topology`` of one node; None for a lone node."""
+    loaded = load("quickstart", [f"cluster={cluster}", *_LOOKED_AT, *overrides])
+    return network_view(build_cluster(loaded.scenario.cluster))
 
 
 def exchange_seconds(

@@ -3,9 +3,10 @@
 import pytest
 from typer.testing import CliRunner
 
-from sim.api import topology
+from sim.api import network, topology
 from sim.cli import app
 from sim.errors import ScenarioError
+from sim.report.network import network_figure
 from sim.spec.catalogue import names
 
 
@@ -51,6 +52,53 @@ def test_the_command_prints_and_draws(tmp_path):
     assert max(len(line) for line in done.output.splitlines() if line.lstrip()[:2].strip().isdigit()) <= 80
     assert "shared: switch3.uplink.out" in done.output
     assert (tmp_path / "dgx-2.png").stat().st_size > 10_000
+
+
+def test_leaves_are_shown_with_their_uplinks_and_lone_messages_with_what_they_cross():
+    """384 nodes of 8 x 400 Gb/s a pod, a seventh of it up: 47.5 GB/s alone, 47.5 / 7 when all send."""
+    view = network("h100-24k-roce")
+    assert [(leaf.first, leaf.last) for leaf in view.leaves[:2]] == [(0, 383), (384, 767)]
+    assert len(view.leaves) == 8
+    assert view.leaves[0].below == pytest.approx(7 * view.leaves[0].up)
+    near, far = view.ways
+    assert (near.rate, near.together, len(near.crosses)) == (47.5e9, 0.0, 2)
+    assert far.rate == 47.5e9
+    assert far.together == pytest.approx(47.5e9 / 7)
+    assert far.crosses[2:] == ("leaf0.rail0.up", "leaf1.rail0.down")
+
+
+def test_a_slow_uplink_is_seen_and_rails_are_counted():
+    sets = [
+        "cluster.fabric={nodes_per_leaf: 16, oversubscription: 2, rails: true}",
+        "cluster.variations=[{node: 1, part: uplink, index: 2, speed: 0.5}]",
+    ]
+    view = network("dgx-h100-x64", sets)
+    assert view.rails == 8
+    assert view.leaves[1].up == pytest.approx(view.leaves[0].up * (1 - 0.5 / 8))
+    assert [way.where for way in view.ways][1] == "the same nodes, another rail"
+    assert view.ways[1].together == pytest.approx(47.5e9 / 2)
+
+
+def test_a_torus_is_shown_by_its_dimensions():
+    view = network("gh200-torus-64")
+    assert [(d.kind, d.size) for d in view.dimensions] == [("ring", 4)] * 3
+    assert view.ways[1].crosses == ("n0.gpu0.d1.grid.next",)
+    assert view.ways[-1].rate == 100e9  # half each way round
+    assert network("dgx-h100") is None
+    assert network_figure(network("selene")) is None
+
+
+DRAWN = [("h100-24k-roce", "8 leaves of 384"), ("gh200-torus-64", "a grid, ring of 4")]
+
+
+@pytest.mark.parametrize(("name", "said"), DRAWN)
+def test_networks_are_printed_and_drawn(tmp_path, name, said):
+    done = CliRunner().invoke(app, ["topology", "show", name, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert said in done.output
+    assert (tmp_path / f"{name}-network.png").stat().st_size > 10_000
+    labels = {text.get_text() for text in network_figure(network(name)).axes[0].texts}
+    assert labels >= ({"spine", "leaf 0", "leaf 7"} if "24k" in name else {"0", "63"})
 
 
 def test_an_unknown_machine_is_bad_input():

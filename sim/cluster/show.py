@@ -54,7 +54,7 @@ def views(cluster: Cluster) -> tuple[NodeView, ...]:
 
 def _view(kind: NodeKind, count: int) -> NodeView:
     places, gpus = kind.places, range(len(kind.places))
-    network: list[tuple[int, ...]] = [(p.nic_tx,) if p.nic_tx >= 0 else () for p in places]
+    network: list[tuple[int, ...]] = [(p.nic_tx,) if p.nic_tx >= 0 else p.grid[:1] for p in places]
     return NodeView(
         name=kind.spec.name,
         count=count,

@@ -84,6 +84,9 @@ def draw(ax: Axes, view: NodeView) -> Axes:
             continue
         named[pair] = None
         (x1, y1), (x2, y2) = at[link.a], at[link.b]
+        if _kind(link.a) == _kind(link.b) == "gpu":
+            _arc(ax, (x1, y1), (x2, y2))
+            continue
         ax.plot([x1, x2], [y1, y2], color="#BBBBBB", lw=1.2, zorder=1)
         said = f"{_gb(link.rate)}"
         ax.text((x1 + x2) / 2, (y1 + y2) / 2, said, fontsize=7.5, ha="center", va="center", color="#444444",
@@ -98,6 +101,13 @@ def draw(ax: Axes, view: NodeView) -> Axes:
     ax.set_axis_off()
     ax.set_title(f"{view.name}: one node, links in GB/s one way", loc="left", fontsize=10)
     return ax
+
+
+def _arc(ax: Axes, a: tuple[float, float], b: tuple[float, float]) -> None:
+    """A link between two GPUs, below their row; all pairs have the same, whose rate the matrix says."""
+    style = {"arrowstyle": "-", "color": _COLOURS["nvlink"], "lw": 0.8, "alpha": 0.7}
+    low, high = sorted((a, b))
+    ax.annotate("", high, low, arrowprops={**style, "connectionstyle": "arc3,rad=0.35"}, zorder=1)
 
 
 def _bars(ax: Axes, view: NodeView) -> None:
