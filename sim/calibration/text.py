@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sim import units
-from sim.calibration import gemm
+from sim.calibration import gemm, steps
 from sim.calibration.collectives import Calibration, Row, error, written
 from sim.calibration.override import percent
 
@@ -84,3 +84,31 @@ def show_gemm(console: Console, table: gemm.Table, device: str) -> None:
     if table.unaligned:
         what = f"{table.unaligned} rows left out: a size off the alignment runs at unaligned_flops_per_s"
         console.print(what, soft_wrap=True)
+
+
+def show_steps(console: Console, found: steps.Sustained) -> None:
+    """Residuals of the steps of a device with a stack (the worst ones of many), its share and how far it spreads."""
+    from rich.table import Table
+
+    columns = list(zip(found.rows, found.before.tolist(), found.after.tolist(), found.unseen.tolist(), strict=True))
+    if len(columns) > _MOST:
+        columns = sorted(columns, key=lambda row: -abs(row[2] / row[0].measured - 1))[: _MOST // 4]
+    which = "" if len(columns) == len(found.rows) else f"the {len(columns)} worst of {len(found.rows)} steps, "
+    title = f"{found.device} with {found.stack}: {which}measured, error as shipped, of the fit"
+    table = Table(title=title, title_justify="left")
+    for column in ("step", "measured", "before", "fitted", "unseen"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for row, *seconds in columns:
+        errors = [percent(simulated / row.measured - 1, sign=True) for simulated in seconds]
+        table.add_row(row.id[:40], units.format(row.measured, "seconds"), *errors)
+    console.print(table)
+    before, after, unseen = (
+        f"{percent(found.mean_error(which))} (bias {percent(found.bias(which), sign=True)})"
+        for which in ("before", "after", "unseen")
+    )
+    where = f"{found.device} with {found.stack}, {len(found.rows)} steps"
+    console.print(f"{where}: mean error {before} before, {after} fitted, {unseen} cross-validated", soft_wrap=True)
+    spread = f"{found.low:.3f} to {found.high:.3f} with one of the {found.groups} left out"
+    was = ", ".join(f"{share:g}" for share in dict.fromkeys(row.shipped for row in found.rows))
+    sure = "of one step" if len(found.rows) < 2 else f"standard error {percent(found.error)}"
+    console.print(f"stack.sustained.{found.device}: {found.share:g} ({sure}; {spread}; was {was})", soft_wrap=True)

@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "topology": ("Machines: look at one.", {"show": machines.topology_show}),
     "calibrate": (
         "Fit the model to your own measurements.",
-        {"nccl-tests": calibrating.nccl_tests, "gemm": calibrating.gemm},
+        {"nccl-tests": calibrating.nccl_tests, "gemm": calibrating.gemm, "steps": calibrating.steps},
     ),
     "import": (
         "Machines: make a node file of what other tools say.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.common import console_of, write_new
+from sim.cli.common import Sets, console_of, progress_bar, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,6 +67,43 @@ def gemm(
     use = "cluster: {{extends: NAME, device: {0}}} in a scenario, or stepline run SCENARIO --set cluster.device={0}"
     found = document(tables, device, spec, file.name, out) if out and any(t.parameters for t in tables) else None
     _write(console, found, out, ("gemm", device, use), fitted=any(table.parameters for table in tables))
+
+
+def steps(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="Measured steps, as for validate.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write STACK.yaml, one a stack; default: nowhere.")
+    ] = None,
+    stack: Annotated[str, typer.Option(metavar="NAME", help="The stack that ran; default: as validate takes it.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    overrides: Sets = None,
+) -> None:
+    """Fit the share of short-burst speed that lasts, one number a device and stack, to measured steps."""
+    from collections import Counter
+
+    from sim.calibration.steps import Asked, calibrate, documents
+    from sim.calibration.text import show_steps
+    from sim.validation.rows import read
+
+    console = console_of()
+    rows = [row for file in files for row in read(file)]
+    if not rows:
+        _refuse(str(files[0]), "has no row below its heading")
+    with progress_bar(console) as progress:
+        found, refused = calibrate(rows, Asked(stack=stack, overrides=tuple(overrides or ()), jobs=jobs), progress)
+    for one in found:
+        show_steps(console, one)
+    for reason, count in Counter(one.refused for one in refused).items():
+        console.print(f"{count} refused: {reason}", soft_wrap=True)
+    if not found:
+        _refuse(str(files[0]), f"none of {len(rows)} rows can be simulated; see above")
+    use = "stack: {0} in a scenario, or stepline run SCENARIO --set stack={0}"
+    names = ", ".join(file.name for file in files)
+    for name, document in documents(found, names, out or Path()).items():
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        path = None if out is None else out / f"{name}.yaml"
+        _write(console, document, path, ("steps", names, use), fitted=True)
 
 
 def _cluster_of(console: Console, sweeps: Sequence[Sweep]) -> str:
