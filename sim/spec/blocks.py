@@ -143,6 +143,7 @@ class FlashFile(Block):
 class FlashTable(Block):
     """Fits of each fused attention kernel that the device runs."""
 
+    flash1: list[FlashFile] = _or([], "FlashAttention of 2022, and its Triton version")
     flash2: list[FlashFile] = _or([], "FlashAttention-2")
     flash3: list[FlashFile] = _or([], "FlashAttention-3")
 
@@ -424,7 +425,7 @@ class StackFile(Block):
     """A software stack: kernels, overlap, host time."""
 
     name: str = _says("name shown in results")
-    attention: Literal["math", "flash2", "flash3"] = _says("attention kernels; math is unfused")
+    attention: Literal["math", "flash1", "flash2", "flash3"] = _says("attention kernels; math is unfused")
     fused_softmax: bool = _says("scale, mask and softmax in one kernel (math attention)")
     fused_bias_activation: bool = _says("bias and activation in one kernel")
     fused_bias_dropout_add: bool = _says("bias, dropout and residual in one kernel")
@@ -457,6 +458,14 @@ class StackFile(Block):
     flat_gather: bool = _or(False, "zero 1, 2: updated parameters are gathered into a buffer of all of them")
     tp_buffers: CountOrZero = _or(0, "sequence parallel: buffers for a region's whole input that stay allocated")
     workspace: BytesOrZero = _or(0.0, "bytes of library workspaces that the framework's allocator counts")
+    metric_losses: CountOrZero = _or(0, "unfused fp32 losses of the logits a microbatch, for the trainer's metrics")
+    fused_linear_bias: bool = _or(False, "the product of a linear layer adds its bias")
+    scripted_gelu: bool = _or(True, "unfused GELU is the scripted tanh form, which writes and keeps its tanh")
+    recompute_stops: bool = _or(False, "recompute: full runs a layer up to the last tensor that backward needs")
+    zero3_copies: Literal["none", "flat", "per_parameter"] = _or(
+        "none", "passes over gathered parameters and whole gradients: none, FSDP's flat ones, FSDP2's copies in and out"
+    )
+    sharded_master: bool = _or(False, "zero 3: the shards are the fp32 master weights, cast before each gather")
     source: str = _or("", "where the numbers are from")
 
 

@@ -225,7 +225,7 @@ def _attention(d: Draft) -> Iterator[Finding]:
     head_dim = m.nope_head_dim + m.rope_head_dim if latent else m.head_dim or m.hidden // m.heads
     causal = m.kind == "decoder"
     for device in _devices(d):
-        fits = device.flash.flash2 if kernel == "flash2" else device.flash.flash3
+        fits = dict(device.flash)[kernel]
         if any(fit.head_dim >= head_dim and fit.causal == causal for fit in fits):  # smaller heads are padded up
             continue
         mask = "causal" if causal else "full"

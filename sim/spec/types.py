@@ -407,7 +407,7 @@ class StackSpec:
     """
 
     name: str
-    attention: Literal["math", "flash2", "flash3"]
+    attention: Literal["math", "flash1", "flash2", "flash3"]
     fused_softmax: bool
     fused_bias_activation: bool
     fused_bias_dropout_add: bool
@@ -438,6 +438,12 @@ class StackSpec:
     flat_gather: bool = False
     tp_buffers: int = 0
     workspace: float = 0.0  # bytes of library workspaces that the framework's own allocator holds
+    metric_losses: int = 0  # cross entropies that the trainer takes of each microbatch's logits for its metrics
+    fused_linear_bias: bool = False  # the product of a linear layer adds its bias (cuBLASLt's epilogue)
+    scripted_gelu: bool = True  # unfused GELU is Megatron-LM's scripted tanh form, which keeps its tanh
+    recompute_stops: bool = False  # full recompute leaves out what backward does not need (PyTorch since 2.1)
+    zero3_copies: Literal["none", "flat", "per_parameter"] = "none"  # FSDP's and FSDP2's passes beside collectives
+    sharded_master: bool = False  # zero 3: the shards are the fp32 master weights
     source: str = ""
 
 

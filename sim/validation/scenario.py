@@ -32,7 +32,7 @@ STACKS = {
     "vtrain-multi": "megatron-deepspeed-2022",
     "vtrain-single": "megatron-deepspeed-2022",
     "bigscience": "megatron-deepspeed-2022",
-    "llm-foundry": "pytorch-fsdp",
+    "llm-foundry": "llm-foundry-2023",
     "ultrascale": "nanotron",
     "torchtitan": "torchtitan-compile",
     "dgxc": "megatron-core-2025",
@@ -49,6 +49,9 @@ trained without, as all models since."""
 CHECKED_BELOW = 440.0
 """GB/s of a run's own all-reduce over the 8 GPUs of a node: nanotron's runs measured 452 to 462 or 389 to 431, and
 those below spent milliseconds more in each collective, in proportion to its ranks: they checked them on the host."""
+
+FSDP = ("pytorch-fsdp", "llm-foundry-2023", "torchtitan-compile")
+"""Stacks whose ZeRO is FSDP's."""
 
 FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 """Precision of a row -> recipe; the rest of the step is in bf16."""
@@ -154,6 +157,8 @@ def _layout(row: Row) -> dict[str, Any]:
         "tp": tp, "pp": pp, "cp": cp, "dp": row.whole("dp", row.whole("gpus") // (tp * pp * cp)),
         "ep": row.whole("ep", 1), "zero": row.whole("zero_stage"),
     }  # fmt: skip
+    if layout["zero"] == 2 and _stack(row) in FSDP:  # SHARD_GRAD_OP: gathered once, freed after backward
+        layout |= {"zero": 3, "reshard_after_forward": False}
     if tp > 1:
         layout["sequence_parallel"] = row.flag("sequence_parallel", default=row.flag("gated_mlp"))
         if not _stack(row).startswith("nanotron"):  # whose "asynchronous" is what its stack does by itself

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sim.spec.types import OffloadSpec
 from sim.workload.block import BlockBuilder
+from sim.workload.kernels_shape import memory_pass
 from sim.workload.ops import Collective, Copy, Op, Phase, Work
 from sim.workload.policy import GradientPolicy
 from sim.workload.units import Unit
@@ -52,7 +53,20 @@ class Gathers:
         while self.policies and self.issued < len(self.units) and self.issued <= position + self.prefetch:
             self._issue(self.issued)
             self.issued += 1
-        return self.gathered.get(position, ())
+        return self._copied_out(position)
+
+    def _copied_out(self, position: int) -> tuple[int, ...]:
+        """What the compute of ``position`` waits for; FSDP2 first copies what was gathered into the parameters."""
+        deps, unit = self.gathered.get(position, ()), self.units[position]
+        copied = [policy for policy in self.policies if policy.copies == "per_parameter" and _moving(policy, unit)]
+        if not deps or not copied:
+            return deps
+        size = sum(_moving(policy, unit) for policy in copied) * self.param_bytes
+        kernel = memory_pass("parameters.copy_out", size, size, fused=True)
+        first, last = self.block.kernels((kernel,), self.phase, layer=unit.layer, deps=deps)
+        self.block.takes(first, GATHERED, size)
+        self.block.frees(last, GATHERED, size)
+        return (last,)
 
     def skip_roots(self) -> None:
         """Root units are still there from forward: this pass gathers only the others."""
@@ -113,6 +127,10 @@ class Gathers:
             copy = Copy(direction="h2d", size=size / policy.ranks, pinned=self.offload.pinned)
             steps.append((f"fetch {name}", copy, "h2d", "h2d"))
         if policy.ranks > 1:
+            if policy.shard_bytes != self.param_bytes:
+                share = size / policy.ranks
+                cast = memory_pass("parameters.cast", share * policy.shard_bytes / self.param_bytes, share, fused=True)
+                steps.append((f"cast {name}", cast, "gather", "param_gather"))
             whole = Collective(kind="all_gather", axis=policy.axis, size=size)
             steps.append((f"gather {name}", whole, "gather", "param_gather"))
         begin, index = len(self.block.ops), -1

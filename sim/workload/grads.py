@@ -22,6 +22,7 @@ REDUCED = "gradients reduced"
 ON_HOST = "gradients on the host"
 UPDATED = "parameters updated"
 OWNER = "gradients"
+CAST = "cast gradients"
 
 
 class GradientStream:
@@ -59,12 +60,12 @@ class GradientStream:
         policy = self.policy
         params = policy.params(unit)
         if policy.transient:
-            self.block.takes(first, OWNER, float(params * policy.grad_bytes))
+            self.block.takes(first, OWNER, float(params * policy.new_bytes))
         if policy.idle:
             return
         self.params += params
         self.last = last
-        if self.params * policy.wire_bytes >= policy.bucket:
+        if policy.copies != "none" or self.params * policy.wire_bytes >= policy.bucket:
             self._close()
 
     def finish(self) -> None:
@@ -87,6 +88,9 @@ class GradientStream:
     def _send(self, params: int, after: int) -> None:
         policy, block = self.policy, self.block
         self.number += 1
+        if policy.copies != "none":
+            self._fully_sharded(params, after)
+            return
         if policy.grad_bytes != policy.wire_bytes and policy.kind:
             _, after = block.kernels((_cast(params, policy.grad_bytes, policy.wire_bytes),), "B")
         if policy.kind:
@@ -97,6 +101,36 @@ class GradientStream:
         if policy.transient:
             block.frees(after, OWNER, float(params * policy.grad_bytes))
 
+    def _fully_sharded(self, params: int, after: int) -> None:
+        """FSDP: a unit's gradients become one buffer of the wire's type, which is reduced.
+
+        Per-parameter shards (FSDP2): one pass copies them in, and casts. Flat parameters (FSDP1): autograd joins the
+        gradients of the views of the flat parameter; beside the next unit's backward they are cast, and divided by
+        about the root of the ranks before the reduction (by the rest of it after).
+        """
+        policy, block = self.policy, self.block
+        new, wire = float(params * policy.new_bytes), float(params * policy.wire_bytes)
+        joined = wire if policy.copies == "per_parameter" else new
+        _, after = block.kernels((_pass("gradient.join", new, joined),), "B")
+        if joined != new:
+            block.takes(after, OWNER, wire)
+            block.frees(after, OWNER, new)
+        if policy.copies == "flat":
+            for kernel in self._flat(params):
+                after = block.side(kernel.name, kernel, "dp", "B", "dp", deps=(after,))
+                if kernel.name == CAST:
+                    block.takes(after, OWNER, wire)
+                    block.frees(after, OWNER, new)
+        after = self._reduce(params, after)
+        self.flushed.append((REDUCED, after))
+        block.frees(after, OWNER, wire)
+
+    def _flat(self, params: int) -> tuple[Kernel, ...]:
+        """Passes over a unit's flat gradient before it is reduced."""
+        policy, wire = self.policy, float(params * self.policy.wire_bytes)
+        cast = () if policy.wire_bytes == policy.new_bytes else (_cast(params, policy.new_bytes, policy.wire_bytes),)
+        return (*cast, _pass("gradient.divide", wire, wire))
+
     def _reduce(self, params: int, after: int) -> int:
         """All-reduce, or reduce-scatter and, between replicas, all-reduce of the shard."""
         policy = self.policy
@@ -105,7 +139,8 @@ class GradientStream:
             work = Collective(kind=policy.kind or "all_reduce", axis=policy.axis, size=size)
             name = "all-reduce" if policy.kind == "all_reduce" else "reduce-scatter"
             name = f"{name} experts" if policy.experts else name
-            after = self.block.side(f"{name} bucket {self.number}", work, "dp", "B", "dp", deps=(after,))
+            stream = "dp" if policy.copies == "none" else "gather"  # FSDP: one communicator, so one queue
+            after = self.block.side(f"{name} bucket {self.number}", work, stream, "B", "dp", deps=(after,))
         if policy.replicas > 1:
             work = Collective(kind="all_reduce", axis="replicate", size=size / policy.ranks)
             after = self.block.side(f"all-reduce shard {self.number}", work, "dp", "B", "dp", deps=(after,))
@@ -138,9 +173,13 @@ class GradientStream:
         return there
 
 
+def _pass(name: str, read: float, written: float) -> Kernel:
+    return memory_pass(name, read, written, fused=True, role="weight_grad")
+
+
 def _cast(params: int, source: int, target: int) -> Kernel:
     return Kernel(
-        name="cast gradients",
+        name=CAST,
         kind="elementwise",
         flops=float(params),
         bytes_read=float(params * source),

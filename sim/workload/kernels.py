@@ -96,10 +96,23 @@ def recompute_items(shape: Shape, kind: str, layer: int = 0) -> Items:
     does all of it, which keeps no such matrix.
     """
     if kind == "full":
-        return layer_forward(shape, layer)
+        forward = layer_forward(shape, layer)
+        return _until_saved(forward) if shape.stack.recompute_stops else forward
     if kind == "selective" and not shape.flash:
         return math_core(shape)
     return ()
+
+
+def _until_saved(forward: Items) -> Items:
+    """A layer's forward up to its last saved tensor, the input of the second MLP product, whose output nobody needs.
+
+    PyTorch's checkpoint stops there (2.1, non-reentrant: ``set_checkpoint_early_stop``), and compiled code never has
+    the rest. Where something behind that product is kept (a norm of a post-norm model, experts), all of it runs again.
+    """
+    names = [item.name if isinstance(item, Kernel) else "" for item in forward]
+    if "mlp.down" not in names or any(name.startswith("norm") for name in names[names.index("mlp.down") :]):
+        return forward
+    return forward[: names.index("mlp.down")]
 
 
 def split_backward(items: Items) -> tuple[Items, Items]:

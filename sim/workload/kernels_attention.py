@@ -25,7 +25,7 @@ from sim.workload.ops import Collective, Kernel
 def attention_forward(shape: Shape) -> Items:
     """QKV product and bias, head norms, rotation, attention proper, output product; its bias belongs to the join."""
     out: list[Kernel | Collective] = [*linear_forward(shape, "attention.qkv", shape.hidden, shape.qkv_width)]
-    if shape.model.qkv_bias and not shape.stack.fused_bias_activation:
+    if shape.model.qkv_bias and not (shape.stack.fused_bias_activation or shape.stack.fused_linear_bias):
         out.append(bias_add(shape, "attention.qkv", shape.qkv_width))
     out.extend(_head_norms_forward(shape))
     out.extend(_rope_forward(shape))

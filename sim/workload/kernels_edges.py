@@ -103,7 +103,7 @@ def head_forward(shape: Shape) -> Items:
     if shape.model.mlm_head:
         out.append(bias_add(shape, "head.logits", shape.vocab))
     gathered = region_forward(shape, tuple(out))[: len(out) + 1] if shape.layout.sequence_parallel else tuple(out)
-    return (*before, *gathered, *loss_forward(shape), *loss_exchange(shape))
+    return (*before, *gathered, *loss_forward(shape), *loss_exchange(shape), *_metrics(shape))
 
 
 def head_backward(shape: Shape) -> Items:
@@ -161,6 +161,15 @@ def loss_forward(shape: Shape) -> Kernels:
     if loss_cast(shape):
         chain.insert(0, ("to_fp32", logits, wide))
     return tuple(memory_pass(f"loss.{name}", read, written, dtype=dtype) for name, read, written in chain)
+
+
+def _metrics(shape: Shape) -> Kernels:
+    """Cross entropies that the trainer takes of the same logits for its metrics: to fp32, logarithm of the softmax."""
+    logits, row = float(shape.tokens * shape.vocab), float(shape.tokens * FP32)
+    wide, dtype = logits * FP32, shape.precision.compute
+    chain = [("to_fp32", logits * shape.elem, wide), ("log_softmax", wide, wide), ("target", row, row)]
+    passes = tuple(memory_pass(f"metric.{name}", read, written, dtype=dtype) for name, read, written in chain)
+    return passes * shape.stack.metric_losses
 
 
 def loss_backward(shape: Shape) -> Kernels:

@@ -23,13 +23,15 @@ from sim.workload.kernels_shape import (
 def scripted_gelu(shape: Shape) -> bool:
     """Whether the activation is the scripted GELU that writes and keeps its tanh."""
     model = shape.model
-    return model.activation == "gelu" and not model.gated_mlp and not shape.stack.fused_bias_activation
+    stack = shape.stack
+    plain = model.activation == "gelu" and not model.gated_mlp
+    return plain and stack.scripted_gelu and not stack.fused_bias_activation
 
 
 def mlp_forward(shape: Shape, name: str = "mlp") -> Kernels:
     """First product, bias, activation, second product; the last bias belongs to the residual join."""
     out = [*linear_forward(shape, f"{name}.up", shape.hidden, shape.up_width)]
-    if shape.model.mlp_bias and not shape.stack.fused_bias_activation:
+    if shape.model.mlp_bias and not (shape.stack.fused_bias_activation or shape.stack.fused_linear_bias):
         out.append(bias_add(shape, f"{name}.up", shape.up_width))
     out.extend(_activation_forward(shape, name))
     out.extend(linear_forward(shape, f"{name}.down", shape.ffn, shape.hidden))

@@ -84,7 +84,7 @@ def join_forward(shape: Shape, name: str, bias: bool) -> Kernels:
         written = shape.act(h) + (mask if shape.dropout else 0)
         dtype = shape.precision.compute
         return (memory_pass(f"{name}.bias_dropout_add", 2 * shape.act(h), written, fused=True, dtype=dtype),)
-    out = [bias_add(shape, name, h)] if bias else []
+    out = [bias_add(shape, name, h)] if bias and not shape.stack.fused_linear_bias else []
     if shape.dropout:
         out.append(dropout_forward(shape, name, shape.tokens * h))
     out.append(dense_pass(shape, f"{name}.residual", h, (2, 1)))

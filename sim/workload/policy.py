@@ -23,7 +23,8 @@ class GradientPolicy:
     ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of such
     ranks hold copies (HSDP). ``offload``: they go to host memory, with ``last`` microbatches only or with each.
     ``transient``: gradients exist only from backward to the end of their reduction or copy. Bytes of a gradient:
-    ``grad_bytes`` as stored, ``wire_bytes`` in collectives, ``link_bytes`` on the way to the host.
+    ``grad_bytes`` as stored, ``new_bytes`` as autograd makes it, ``wire_bytes`` in collectives, ``link_bytes`` on the way
+    to the host; ``shard_bytes`` of a parameter as its shard is kept. ``copies``: passes over whole gradients before they are reduced, as ``StackSpec.zero3_copies``.
     """
 
     axis: str
@@ -37,6 +38,9 @@ class GradientPolicy:
     grad_bytes: int
     wire_bytes: int
     link_bytes: int
+    new_bytes: int
+    shard_bytes: int
+    copies: Literal["none", "flat", "per_parameter"] = "none"
     experts: bool = False
 
     @property
@@ -52,6 +56,12 @@ class GradientPolicy:
         """The tensors of a unit that this policy is for; of all experts there are two, up (with gate) and down."""
         of_experts = EXPERT_TENSORS if unit.experts else 0
         return of_experts if self.experts else unit.tensors - of_experts
+
+
+def sharded_master(scenario: Scenario) -> bool:
+    """Whether a rank's shards of the parameters are the fp32 master weights, with no 16-bit copy beside them (FSDP)."""
+    here = scenario.offload.optimizer == "none" and scenario.offload.parameters == "none"
+    return scenario.stack.sharded_master and scenario.layout.zero == 3 and scenario.precision.master and here
 
 
 def policies_for(scenario: Scenario) -> tuple[GradientPolicy, ...]:
@@ -78,6 +88,7 @@ def policy_for(scenario: Scenario, *, experts: bool = False) -> GradientPolicy:
     if offload.gradients == "cpu":
         moves = "last" if offload.accumulate == "gpu" else "each"
     stored = DTYPE_BYTES[precision.grads]
+    copies = scenario.stack.zero3_copies if layout.zero == 3 and everyone > 1 and moves == "none" else "none"
     return GradientPolicy(
         axis="edp" if experts else "dp" if replicas == 1 else "shard",
         ranks=everyone // replicas,
@@ -90,5 +101,8 @@ def policy_for(scenario: Scenario, *, experts: bool = False) -> GradientPolicy:
         grad_bytes=stored,
         wire_bytes=DTYPE_BYTES[precision.grad_comm],
         link_bytes=DTYPE_BYTES["fp32"] if offload.casts == "gpu" else stored,
+        new_bytes=stored if copies == "none" else precision.param_bytes,
+        shard_bytes=DTYPE_BYTES["fp32"] if sharded_master(scenario) else precision.param_bytes,
+        copies=copies,
         experts=experts,
     )

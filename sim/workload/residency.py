@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.host_step import STATE_BYTES, SUB_GROUP
+from sim.workload.policy import sharded_master
 from sim.workload.shares import Held
 from sim.workload.step_end import shard
 
@@ -19,11 +20,18 @@ MASTER = 4.0  # fp32 copy of a 16-bit parameter
 def state_bytes(scenario: Scenario, held: Held) -> dict[str, float]:
     """Bytes of one rank's parameters, gradients and optimizer states, wherever they live."""
     precision = scenario.precision
+    flat = sharded_master(scenario)  # whose gradients are of its type
+    own = precision.master and not flat
+    grad_bytes = DTYPE_BYTES["fp32" if flat else precision.grads]
     return {
-        "parameters": shard(scenario, held, 3) * precision.param_bytes,
-        "gradients": shard(scenario, held, 2) * DTYPE_BYTES[precision.grads],
-        "optimizer states": shard(scenario, held, 1) * (MOMENTS + (MASTER if precision.master else 0.0)),
+        "parameters": shard(scenario, held, 3) * _param_bytes(scenario),
+        "gradients": shard(scenario, held, 2) * grad_bytes,
+        "optimizer states": shard(scenario, held, 1) * (MOMENTS + (MASTER if own else 0.0)),
     }
+
+
+def _param_bytes(scenario: Scenario) -> float:
+    return MASTER if sharded_master(scenario) else float(scenario.precision.param_bytes)
 
 
 def on_gpu(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
@@ -60,7 +68,7 @@ def _buffers(scenario: Scenario, held: Held) -> dict[str, float]:
 
 def _parameters(scenario: Scenario, held: Held) -> float:
     """Bytes of parameters on the GPU: of the shard, or of the small tensors that stay gathered."""
-    width = scenario.precision.param_bytes
+    width = _param_bytes(scenario)
     if scenario.layout.zero < 3:
         return float(held.params * width)
     return (held.small + (0 if scenario.offload.parameters != "none" else shard(scenario, held, 3))) * width

@@ -185,8 +185,10 @@ def head_workspace(shape: Shape) -> float:
 
     Unfused, when exp is taken: the logits, their fp32 version if there is one, and the copy that the maximum was
     subtracted from; the softmax itself is in the stash. Fused: nothing, the gradient overwrites the logits.
+    For metrics: the logits in fp32 and their log-softmax.
     """
+    metrics = 2.0 * shape.tokens * shape.vocab * FP32 if shape.stack.metric_losses else 0.0
     if shape.stack.fused_cross_entropy:
-        return 0.0
+        return metrics
     logits, wide = loss_bytes(shape)
-    return logits + wide + (wide if wide != logits else 0.0)
+    return max(metrics, logits + wide + (wide if wide != logits else 0.0))

@@ -37,8 +37,8 @@ def optimizer_block(scenario: Scenario, held: Held, *, shared_embedding: float =
         work = Collective(kind="all_reduce", axis="embedding", size=shared_embedding)
         tied = block.side("all-reduce tied embedding", work, "pp", "O", "pp", deps=(len(block.ops) - 1,))
         block.marker("tied embedding summed", "O", deps=(tied,))
-    tensors = held.tensors if scenario.stack.tensorwise_step else 1
-    _norm(block, scenario, share, tensors)
+    tensors = _tensors(scenario, held)
+    _norm(block, scenario, share, tensors if scenario.stack.tensorwise_step else 1)
     on_host = scenario.offload.optimizer != "none"
     after = _host_step(block, scenario, share) if on_host else _gpu_step(block, scenario, share, tensors)
     if 1 <= scenario.layout.zero < 3 and not scenario.layout.overlap_param_gather:
@@ -81,10 +81,21 @@ def _norm(block: BlockBuilder, scenario: Scenario, share: int, tensors: int) -> 
     block.edit(last, sync=True)
 
 
+def _tensors(scenario: Scenario, held: Held) -> int:
+    """Tensors that are walked one by one: all, or of flat shards (FSDP) one in so many as there are ranks."""
+    stack = scenario.stack
+    if stack.fused_optimizer and not stack.tensorwise_step:
+        return 1
+    flat = stack.zero3_copies == "flat" and scenario.layout.zero == 3
+    ranks = max(policy.ranks for policy in policies_for(scenario)) if flat else 1
+    return math.ceil(held.tensors / ranks)
+
+
 def _gpu_step(block: BlockBuilder, scenario: Scenario, share: float, tensors: int = 1) -> int:
-    clip = kernels.grad_clip(share, DTYPE_BYTES[scenario.precision.grads], tensors)
+    tensorwise = tensors if scenario.stack.tensorwise_step else 1
+    clip = kernels.grad_clip(share, DTYPE_BYTES[scenario.precision.grads], tensorwise)
     block.kernels(clip, "O")
-    _, last = block.kernels(kernels.optimizer_step(share, scenario.precision, scenario.stack), "O")
+    _, last = block.kernels(kernels.optimizer_step(share, scenario.precision, scenario.stack, tensors), "O")
     if scenario.stack.tensorwise_step:
         _, last = block.kernels(kernels.copy_and_zero(share, scenario.precision, tensors), "O")
     return last

@@ -1,0 +1,113 @@
+"""What PyTorch's FSDP does beside its collectives: closed forms of bytes, order and memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from scenarios import A100, data_parallel
+from sim.api import simulate
+from sim.workload.build import build
+from sim.workload.kernels import Shape, head_forward, layer_forward, recompute_items
+from sim.workload.model import layer_params, params
+from sim.workload.ops import Collective, Kernel
+
+N = 4
+
+
+def fsdp(copies="flat", *, comm="fp32", **layout):
+    """Full sharding over ``N`` ranks in bf16, gradients reduced in ``comm``."""
+    scenario = data_parallel(N, 3, **layout)
+    stack = replace(scenario.stack, zero3_copies=copies, sharded_master=True)
+    precision = replace(scenario.precision, compute="bf16", grads="bf16", grad_comm=comm, master=True)
+    return replace(scenario, stack=stack, precision=precision)
+
+
+def passes(scenario, *names):
+    """Bytes that kernels of these names move in one microbatch."""
+    works = [op.work for block in build(scenario).programs[0].blocks for op in block.ops]
+    return sum(w.bytes_read + w.bytes_written for w in works if isinstance(w, Kernel) and w.name in names)
+
+
+@pytest.mark.parametrize(("comm", "wire"), [("fp32", 4), ("bf16", 2)])
+def test_flat_gradients_are_joined_cast_and_divided(comm, wire):
+    """4 B a parameter to join, 2 + w to cast if the wire is wider, 2 w to divide."""
+    scenario, total = fsdp(comm=comm), params(A100.model)
+    assert passes(scenario, "gradient.join") == 4 * total
+    assert passes(scenario, "cast gradients") == (6 * total if wire == 4 else 0)
+    assert passes(scenario, "gradient.divide") == 2 * wire * total
+
+
+def test_per_parameter_shards_are_copied_in_and_out():
+    """FSDP2: 2 + 4 B a parameter into the reduction's buffer, 2 + 2 out of each gather; the root is gathered once."""
+    scenario, model = fsdp("per_parameter"), A100.model
+    layers = model.layers * layer_params(model)
+    assert passes(scenario, "gradient.join") == 6 * params(model)
+    assert passes(scenario, "parameters.copy_out") == 4 * (params(model) + layers)
+    assert passes(scenario, "gradient.divide") == 0
+
+
+def test_shards_are_master_weights():
+    """4 B of parameter, 4 of gradient, 8 of moments: 16 P / N, and each gather first casts the shard to 16 bits."""
+    held, total = dict(build(fsdp()).programs[0].resident_gpu), params(A100.model)
+    share = -(-total // N)
+    assert held["parameters"] == 4 * share
+    assert held["gradients.shard"] == 4 * share
+    assert held["optimizer states"] == 8 * share
+    layers = A100.model.layers * layer_params(A100.model)
+    assert passes(fsdp(), "parameters.cast") == pytest.approx(6 * (total + layers) / N)
+
+
+def test_gathers_and_reductions_share_one_queue():
+    """One communicator: no gather runs beside a reduce-scatter, and gradients' memory is given back in the end."""
+    step = simulate(fsdp())
+    ops, spans = step.timeline.ops, step.timeline.spans
+    mine = sorted(
+        (spans.start[i], spans.end[i])
+        for i in range(len(spans.op))
+        if ops[spans.op[i]].kind in ("all_gather", "reduce_scatter")
+    )
+    assert len(mine) > 2 * A100.model.layers
+    assert all(a[1] <= b[0] + 1e-12 for a, b in zip(mine, mine[1:], strict=False))
+    assert step.result.memory[0].by_owner["gradients"][-1] == pytest.approx(0.0, abs=1.0)
+
+
+def shape(**stack):
+    scenario = replace(A100, stack=replace(A100.stack, **stack))
+    return Shape(
+        model=scenario.model, micro=2, sequence=128, stack=scenario.stack,
+        precision=scenario.precision, layout=scenario.layout,
+    )  # fmt: skip
+
+
+def test_recompute_stops_at_the_last_saved_tensor():
+    """All of forward but the second MLP product and what follows it; a post-norm layer needs its output."""
+    early, whole = (recompute_items(shape(recompute_stops=stops), "full") for stops in (True, False))
+    forward = layer_forward(shape())
+    assert whole == forward
+    assert early == forward[: len(early)]
+    assert [item.name for item in forward[len(early) :]][0] == "mlp.down"
+    post = replace(shape(recompute_stops=True), model=replace(A100.model, post_norm=True))
+    assert recompute_items(post, "full") == layer_forward(post)
+
+
+def test_metric_losses_pass_over_the_logits():
+    """To fp32 (2 + 4) and log-softmax (4 + 4): 14 B a logit each, and a number a token."""
+    plain, metered = (head_forward(shape(metric_losses=count)) for count in (0, 2))
+    extra = [item for item in metered if item not in plain and not isinstance(item, Collective)]
+    logits = 2 * 128 * A100.model.vocab
+    assert sum(k.bytes_read + k.bytes_written for k in extra) == 2 * (14 * logits + 8 * 2 * 128)
+
+
+def test_biases_ride_on_products_and_plain_gelu_keeps_no_tanh():
+    """No pass for a bias; GELU reads one tensor and writes one."""
+    model = replace(A100.model, qkv_bias=True, out_bias=True, mlp_bias=True, activation="gelu", gated_mlp=False)
+    plain = replace(
+        shape(fused_linear_bias=True, scripted_gelu=False, fused_bias_activation=False, fused_bias_dropout_add=False),
+        model=model,
+    )
+    names = [item.name for item in layer_forward(plain)]
+    assert not [name for name in names if name.endswith(".bias")]
+    gelu = next(item for item in layer_forward(plain) if item.name == "mlp.gelu")
+    assert gelu.bytes_read == gelu.bytes_written == plain.act(model.ffn)
