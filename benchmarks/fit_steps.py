@@ -5,8 +5,8 @@
         cluster.device.flash.flash1.1.p_inf cluster.device.flash.flash1.1.backward_ratio
 
 Names are the keys of ``--set``; each starts at what the shipped files say. Minimises the squared logarithm of simulated
-over measured seconds, errors above 10 % counting as if absolute (Huber), by Gauss-Newton with one-sided differences. Then
-fits again without each model in turn and prints the error of that model's rows: leave-one-model-out. Changes no file.
+over measured seconds, errors above 10 % counting as if absolute (Huber), by Gauss-Newton with one-sided differences.
+Then fits again without each model in turn and prints the error of that model's rows: leave-one-model-out. Changes no file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class Table:
 
     def errors(self, names: list[str], values: np.ndarray) -> np.ndarray:
         """Logarithm of simulated over measured."""
-        said = [f"{name}={value:.9g}{' FLOP/s' if name.endswith('p_inf') else ''}" for name, value in zip(names, values, strict=True)]
+        said = [
+            f"{name}={value:.9g}{' FLOP/s' if name.endswith('p_inf') else ''}"
+            for name, value in zip(names, values, strict=True)
+        ]
         times = [run(str(path), said).result.step_time for path in self.paths]
         return np.log(np.array(times) / self.measured)
 
@@ -77,7 +80,11 @@ def main() -> None:
     parser.add_argument("--gpu", default="")
     parser.add_argument("--every", type=int, default=1)
     asked = parser.parse_args()
-    rows = [row for row in read(ROOT / "benchmarks" / "measured" / f"{asked.table}.csv") if row.text("gpu").startswith(asked.gpu)]
+    rows = [
+        row
+        for row in read(ROOT / "benchmarks" / "measured" / f"{asked.table}.csv")
+        if row.text("gpu").startswith(asked.gpu)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         table = Table(rows[:: asked.every], Path(folder))
         values = np.array([start(table.paths[0], name) for name in asked.names])
@@ -106,7 +113,10 @@ def crossed(table: Table, jacobian: np.ndarray, errors: np.ndarray, values: np.n
         out = models == model
         change = solve(jacobian[~out], errors[~out])
         left[out] = errors[out] + jacobian[out] @ change
-        print(f"  without {model:12s} {dict(zip(names, (values * np.exp(change)).round(4).tolist(), strict=True))}", end=" ")
+        print(
+            f"  without {model:12s} {dict(zip(names, (values * np.exp(change)).round(4).tolist(), strict=True))}",
+            end=" ",
+        )
         report("its rows:", left[out])
     report("in the sample ", errors + jacobian @ solve(jacobian, errors))
     report("left out      ", left)

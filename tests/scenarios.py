@@ -6,7 +6,12 @@ from dataclasses import replace
 from sim.spec.load import load
 from sim.spec.types import BatchSpec, CollectivesSpec, NicSpec, OffloadSpec
 
-PAPER = ["stack.sharded_master=false", "stack.zero3_copies=none", "stack.recompute_stops=false", "stack.vectorised=false"]
+PAPER = [
+    "stack.sharded_master=false",
+    "stack.zero3_copies=none",
+    "stack.recompute_stops=false",
+    "stack.vectorised=false",
+]
 """ZeRO and recompute as papers count them, whatever the scenario's stack does beside."""
 TINY = [
     "model.layers=3", "model.hidden=256", "model.heads=4", "model.kv_heads=4", "model.ffn=1024", "model.vocab=2048",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -69,7 +70,7 @@ def test_gathers_and_reductions_share_one_queue():
         if ops[spans.op[i]].kind in ("all_gather", "reduce_scatter")
     )
     assert len(mine) > 2 * A100.model.layers
-    assert all(a[1] <= b[0] + 1e-12 for a, b in zip(mine, mine[1:], strict=False))
+    assert all(a[1] <= b[0] + 1e-12 for a, b in itertools.pairwise(mine))
     assert step.result.memory[0].by_owner["gradients"][-1] == pytest.approx(0.0, abs=1.0)
 
 
@@ -87,7 +88,7 @@ def test_recompute_stops_at_the_last_saved_tensor():
     forward = layer_forward(shape())
     assert whole == forward
     assert early == forward[: len(early)]
-    assert [item.name for item in forward[len(early) :]][0] == "mlp.down"
+    assert next(item.name for item in forward[len(early) :]) == "mlp.down"
     post = replace(shape(recompute_stops=True), model=replace(A100.model, post_norm=True))
     assert recompute_items(post, "full") == layer_forward(post)
 
