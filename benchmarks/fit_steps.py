@@ -6,7 +6,8 @@
 
 Names are the keys of ``--set``; each starts at what the shipped files say. Minimises the squared logarithm of simulated
 over measured seconds, errors above 10 % counting as if absolute (Huber), by Gauss-Newton with one-sided differences.
-Then fits again without each model in turn and prints the error of that model's rows: leave-one-model-out. Changes no file.
+Then fits again without each model in turn and prints the error of that model's rows: leave-one-model-out.
+Changes no file.
 """
 
 from __future__ import annotations

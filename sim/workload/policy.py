@@ -23,9 +23,9 @@ class GradientPolicy:
     ``axis`` names the process group that reduces them, of ``ranks`` ranks that hold shards; ``replicas`` groups of such
     ranks hold copies (HSDP). ``offload``: they go to host memory, with ``last`` microbatches only or with each.
     ``transient``: gradients exist only from backward to the end of their reduction or copy. Bytes of a gradient:
-    ``grad_bytes`` as stored, ``new_bytes`` as autograd makes it, ``wire_bytes`` in collectives, ``link_bytes`` on its way
-    to the host. ``shard_bytes`` of a parameter in its shard. ``copies``: passes over whole gradients before they are
-    reduced, as ``StackSpec.zero3_copies`` says.
+    ``grad_bytes`` as stored, ``new_bytes`` as autograd makes it, ``wire_bytes`` in collectives, ``link_bytes`` on the
+    way to the host. ``shard_bytes`` of a parameter in its shard. ``copies``: passes over whole gradients before they
+    are reduced, as ``StackSpec.zero3_copies`` says.
     """
 
     axis: str
