@@ -157,6 +157,16 @@ def test_the_command_explains_a_scenario_then_its_folder_then_both(tmp_path):
     assert json.loads(done.stdout)["step"]["b"] == result["step_time_s"]
 
 
+def test_what_does_not_fit_is_explained_with_exit_code_one(tmp_path):
+    sets = ("--set", "model.layers=60")
+    done = stepline("explain", "zero-offload-10b-v100", "--recorded", "--json", *sets, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    (gpu, _) = json.loads(done.stdout)["explanation"]["peaks"]
+    assert gpu["peak"] > gpu["capacity"]
+    assert next(iter(gpu["owners"])) == "parameters"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

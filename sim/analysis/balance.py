@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sim.analysis.breakdown import BUBBLE, HOST_LAUNCH
 from sim.analysis.explanation import Balance, RankLoad
 from sim.analysis.path import PathPiece
+from sim.analysis.split import spans_of_classes
 from sim.analysis.transfers import Intervals, overlap, union
 from sim.timeline.columns import Timeline
 
@@ -55,24 +56,24 @@ def _load(timeline: Timeline, number: int, part: Mapping[str, float], on_path: f
 def _late(timeline: Timeline) -> tuple[float, list[tuple[int, float]]]:
     """Seconds that ranks stood idle for the last member of an exchange, in all and by the rank class of that member."""
     spans, classes = timeline.spans, timeline.rank_classes
-    rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int64)[spans.op]
-    computes = np.array([op.stream == 0 for op in timeline.ops], dtype=bool)[spans.op]
-    waiting = (spans.peer >= 0) & (spans.start > spans.ready)
-    last = np.where(waiting, rank[np.maximum(spans.peer, 0)], -1)
+    rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int64)
+    computes = np.array([op.stream == 0 for op in timeline.ops], dtype=bool)
     total, caused = 0.0, np.zeros(len(classes))
-    for number, row in enumerate(classes):
-        mine = waiting & (rank == number)
-        if not mine.any():
+    for row, mine in zip(classes, spans_of_classes(timeline), strict=True):
+        waiting = mine[(spans.peer[mine] >= 0) & (spans.start[mine] > spans.ready[mine])]
+        if not len(waiting):
             continue
-        works = spans.start[computes & (rank == number)], spans.end[computes & (rank == number)]
-        total += _idle(timeline, mine, works) * row.members
-        for other in np.unique(last[mine]).tolist():
-            caused[other] += _idle(timeline, mine & (last == other), works) * row.members
+        computing = mine[computes[spans.op[mine]]]
+        works = spans.start[computing], spans.end[computing]
+        last = rank[spans.op[spans.peer[waiting]]]
+        total += _idle(timeline, waiting, works) * row.members
+        for other in np.unique(last).tolist():
+            caused[other] += _idle(timeline, waiting[last == other], works) * row.members
     order = np.argsort(-caused, kind="stable")
     return total, [(int(i), float(caused[i])) for i in order.tolist() if caused[i] > 0.0]
 
 
-def _idle(timeline: Timeline, which: NDArray[np.bool_], works: Intervals) -> float:
+def _idle(timeline: Timeline, which: NDArray[np.int64], works: Intervals) -> float:
     """Seconds between ready and start of these spans in which the rank computed nothing."""
     held = timeline.spans.ready[which], timeline.spans.start[which]
     return max(union(*held) - overlap(held, works), 0.0)

@@ -9,11 +9,11 @@ overlap.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.analysis.split import spans_of_classes
 from sim.timeline.columns import CAUSE_LAUNCH, Timeline
 
 BUBBLE = "bubble"
@@ -56,10 +56,7 @@ class _Table:
         self.kind = np.array([self.names.index(c) for c in self.category], dtype=np.int64)
         self.duration = np.array([op.duration for op in ops])
         self.reach = np.array([op.reach for op in ops])
-        rank = np.array([op.rank_class for op in ops], dtype=np.int64)[of]
-        order = np.argsort(rank, kind="stable")
-        begins = np.searchsorted(rank[order], np.arange(len(timeline.rank_classes) + 1))
-        self.spans = [order[a:b] for a, b in pairwise(begins.tolist())]
+        self.spans = spans_of_classes(timeline)
         self.computes = (np.array([op.stream for op in ops], dtype=np.int64) == compute_stream)[of]
 
 

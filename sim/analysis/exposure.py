@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.analysis.explanation import Exposure
+from sim.analysis.split import spans_of_classes
 from sim.analysis.transfers import Intervals, overlap, union
 from sim.timeline.columns import Timeline
 
@@ -19,17 +21,16 @@ def exposure(timeline: Timeline, parts: Mapping[str, float]) -> tuple[Exposure, 
     """One row for each category that works beside the compute stream; ``parts`` is the breakdown. Longest first."""
     spans, ops = timeline.spans, timeline.ops
     names = list(dict.fromkeys(op.category for op in ops))
-    category = np.array([names.index(op.category) for op in ops], dtype=np.int64)[spans.op]
-    beside = np.array([op.stream != 0 and op.kind != "none" for op in ops], dtype=bool)[spans.op]
-    compute = np.array([op.stream == 0 for op in ops], dtype=bool)[spans.op]
-    rank = np.array([op.rank_class for op in ops], dtype=np.int64)[spans.op]
+    category = np.array([names.index(op.category) for op in ops], dtype=np.int64)
+    beside = np.array([op.stream != 0 and op.kind != "none" for op in ops], dtype=bool)
+    compute = np.array([op.stream == 0 for op in ops], dtype=bool)
     ranks = sum(row.members for row in timeline.rank_classes)
     found: dict[int, list[float]] = {}
-    for number, row in enumerate(timeline.rank_classes):
-        mine = rank == number
-        works, weight = _intervals(timeline, mine & compute), row.members / ranks
-        for kind in np.unique(category[mine & beside]).tolist():
-            flying = _intervals(timeline, mine & beside & (category == kind))
+    for row, mine in zip(timeline.rank_classes, spans_of_classes(timeline), strict=True):
+        op, weight = spans.op[mine], row.members / ranks
+        works, flies, kinds = _intervals(timeline, mine[compute[op]]), mine[beside[op]], category[op[beside[op]]]
+        for kind in np.unique(kinds).tolist():
+            flying = _intervals(timeline, flies[kinds == kind])
             total = found.setdefault(kind, [0.0, 0.0])
             total[0] += union(*flying) * weight
             total[1] += overlap(flying, works) * weight
@@ -43,5 +44,5 @@ def exposure(timeline: Timeline, parts: Mapping[str, float]) -> tuple[Exposure, 
     return tuple(sorted(rows, key=lambda one: (-one.busy, one.category)))
 
 
-def _intervals(timeline: Timeline, which: np.typing.NDArray[np.bool_]) -> Intervals:
+def _intervals(timeline: Timeline, which: NDArray[np.int64]) -> Intervals:
     return timeline.spans.start[which], timeline.spans.end[which]

@@ -90,16 +90,17 @@ class _Table:
     def _added(
         self, mine: NDArray[np.int64], whom: NDArray[np.int64], seconds: NDArray[np.float64], on: str
     ) -> list[Wait]:
-        """Rows by (waiting category, category waited for; -1: the host)."""
-        table = np.stack([self.category[mine], whom, self.computes[mine]])
-        keys, of = np.unique(table, axis=1, return_inverse=True)
+        """Rows by (waiting category, category waited for; -1: the host), computing apart."""
+        width = len(self.names) + 1
+        code = (self.category[mine] * width + whom + 1) * 2 + self.computes[mine]
         weight = self.weight[mine]
-        total = np.bincount(of.reshape(-1), weights=seconds * weight)
-        count = np.bincount(of.reshape(-1), weights=weight)
+        total = np.bincount(code, weights=seconds * weight)
+        count = np.bincount(code, weights=weight)
         return [
             Wait(
-                category=self.names[a], on=on, whom=self.names[b] if b >= 0 else HOST, computing=bool(computing),
-                seconds=float(total[i]), count=float(count[i]),
+                category=self.names[row // 2 // width], on=on,
+                whom=self.names[row // 2 % width - 1] if row // 2 % width else HOST, computing=bool(row % 2),
+                seconds=float(total[row]), count=float(count[row]),
             )
-            for i, (a, b, computing) in enumerate(keys.T.tolist())
+            for row in np.flatnonzero(count).tolist()
         ]  # fmt: skip

@@ -60,11 +60,13 @@ def explain(  # noqa: PLR0917 - options of a command
     text = explain_json.dumps(explanation, why)
     if as_json:
         sys.stdout.write(text)
-        return
-    if why is not None:
-        explain_text.show_why(console, why)
-    paths = _written(opened, out, text, why)
-    console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
+    else:
+        if why is not None:
+            explain_text.show_why(console, why)
+        paths = _written(opened, out, text, why)
+        console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
+    if not opened.step.result.fits:
+        raise typer.Exit(1)
 
 
 def _opened(named: str, overrides: Sequence[str], console: Console) -> Opened:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.analysis.split import spans_of_classes
 from sim.errors import Problem, ScenarioError
 from sim.timeline.columns import Timeline
 
@@ -27,11 +28,9 @@ class Lives:
 def lives(timeline: Timeline, ranks: Sequence[int], rank_class: NDArray[np.int64]) -> Lives:
     """``rank_class`` (ranks,) says which class of ``timeline`` each rank of the step belongs to."""
     class_of = {rank: int(rank_class[rank]) for rank in ranks}
-    of = np.array([op.rank_class for op in timeline.ops], dtype=np.int64)[timeline.spans.op]
-    order = np.argsort(of, kind="stable")
-    begins = np.searchsorted(of[order], np.arange(len(timeline.rank_classes) + 1))
-    spans = {number: order[begins[number] : begins[number + 1]] for number in sorted(set(class_of.values()))}
-    return Lives(ranks=tuple(ranks), class_of=class_of, spans=spans)
+    spans = dict(enumerate(spans_of_classes(timeline)))
+    wanted = sorted(set(class_of.values()))
+    return Lives(ranks=tuple(ranks), class_of=class_of, spans={number: spans[number] for number in wanted})
 
 
 def chosen(text: str, timeline: Timeline) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ def pipeline(step: Step) -> Iterator[Candidate]:
                 sets=("layout.schedule=interleaved", f"layout.virtual_stages={virtual}", even),
             )
     for name, virtual in (("1f1b", 1), ("zb-h1", 1), ("zb-v", 2), ("dualpipev", 2)):
-        if name != layout.schedule:
+        if name != layout.schedule and layers % (layout.pp * virtual) == 0:
             kept = () if virtual == layout.virtual_stages else (even,)
             yield Candidate(
                 says=f"schedule {name}", sets=(f"layout.schedule={name}", f"layout.virtual_stages={virtual}", *kept)

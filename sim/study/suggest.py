@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sim.api import Step, check, run, scenario_of
-from sim.errors import InfeasibleError, ScenarioError
+from sim.errors import SteplineError
 from sim.spec.types import Scenario
 from sim.study import rules
 from sim.study.parallel import each
@@ -145,7 +145,7 @@ def _try(task: _Task) -> _Tried:
                 candidate=task.candidate, seconds=time_of(scenario, way), peak=gpu.peak, capacity=gpu.capacity
             )
         result = run(task.source, sets).result
-    except (ScenarioError, InfeasibleError) as error:
+    except SteplineError as error:
         lines = str(error).splitlines()
         return _Tried(candidate=task.candidate, why_not=lines[0].split(": ", 2)[-1])
     worst = [use for use in result.memory if not use.fits]
