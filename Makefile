@@ -37,7 +37,7 @@ $(BROWSER): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
 	touch $@
 
-plots: $(STAMP)
+plots: $(BROWSER)
 	$(BIN)/python plots/step.py zero-offload-10b-v100
 	$(BIN)/python plots/step.py llama3-8b-8xh100-zero3
 	$(BIN)/stepline plot timeline mixtral-8x7b-64xh100 --out plots
@@ -59,6 +59,8 @@ plots: $(STAMP)
 	$(BIN)/python plots/before_after.py
 	$(BIN)/python plots/sweep_offload.py
 	$(BIN)/python plots/largest_model.py
+	sh tests/browser/chromium.sh $(BIN)/python
+	$(BIN)/python plots/report_page.py
 
 # Pages of docs/ as HTML in out/docs; builds without the network, every warning is an error.
 docs: $(VENV)/docs

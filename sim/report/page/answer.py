@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from sim.report.page.bars import single
 from sim.report.page.markup import Child, tag
-from sim.report.page.reasons import WORTH, by_words, named
+from sim.report.page.reasons import WORTH, busy_by_words, by_words, named
 from sim.report.page.shown import Shown
 from sim.report.page.tables import section
 from sim.report.result_json import largest
@@ -89,6 +89,9 @@ def _limits(run: Shown) -> list[Child]:
         f": it sets the pace for {quantity(seconds, 'seconds')} of the {quantity(step, 'seconds')} "
         f"({seconds / step:.0%} of the critical path, the chain of work that decides when the step ends).",
     ]
+    busy = busy_by_words(run).get(words, 1.0)
+    if busy < 0.5 * seconds / step:
+        said.append(f" On average it is only {busy:.0%} busy: the work reaches a part of it at a time.")
     rest = [f"{words} ({seconds / step:.0%})" for words, seconds in ranked[1:4] if seconds >= 0.02 * step]
     return [*said, f" Then {', '.join(rest)}." if rest else None]
 

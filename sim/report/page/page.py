@@ -51,6 +51,11 @@ KEYS = (
     ("F", "whole step"),
 )
 
+_HOW = (
+    "A lane for each stream of each kind of rank. Ctrl + wheel zooms, dragging moves, a click says all of a span. What "
+    "is narrower than a pixel shares its column, each colour as high as its part of the time."
+)
+
 _ASSETS = files("sim.report.page")
 
 
@@ -109,10 +114,10 @@ def _timeline(runs: Sequence[Shown]) -> Element:
     ]
     keys = tag("dl", *(tag("div", tag("dt", key), tag("dd", what)) for key, what in KEYS), class_="keys", id="keys")
     chosen = tag("div", note("Choose a span to read all that is recorded of it."), id="chosen", aria_live="polite")
-    return section(
-        "timeline", "Timeline", tag("div", id="tools", class_="tools"), tag("div", id="colours", class_="legend"),
-        *places, chosen, more("Keys and gestures", keys),
-    )  # fmt: skip
+    tools = tag("div", id="tools", class_="tools")
+    legend = tag("div", id="colours", class_="legend")
+    more_keys = more("Keys and gestures", keys)
+    return section("timeline", "Timeline", note(_HOW), tools, legend, *places, chosen, more_keys)
 
 
 def _unscripted() -> Element:

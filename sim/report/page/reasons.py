@@ -10,6 +10,7 @@ from sim.report.page.bars import nested, single, stacked
 from sim.report.page.markup import Child, tag
 from sim.report.page.shown import Shown
 from sim.report.page.tables import beside, more, note, section, swatch, table
+from sim.report.result_json import largest
 from sim.report.text import BOUND
 from sim.report.theme import CATEGORIES, label
 from sim.study.why import Suggestion
@@ -97,10 +98,16 @@ def by_words(run: Shown) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _binds_table(run: Shown) -> Element:
+def busy_by_words(run: Shown) -> dict[str, float]:
+    """Mean use of the resources of a kind, by the same words; of two directions the busier."""
     busy: dict[str, float] = {}
     for kind, share in run.explanation.kinds.items():
         busy[BOUND.get(kind, kind)] = max(share, busy.get(BOUND.get(kind, kind), 0.0))
+    return busy
+
+
+def _binds_table(run: Shown) -> Element:
+    busy = busy_by_words(run)
     rows: list[list[Child]] = []
     for words, seconds in by_words(run).items():
         share = seconds / run.explanation.path.length
@@ -152,10 +159,14 @@ def _suggestions(run: Shown) -> list[Child]:
         return []
     found: list[Child] = []
     faster = [one for one in run.why.suggestions if one.gain >= WORTH]
-    smaller = sorted((one for one in run.why.suggestions if one.gain < WORTH), key=lambda one: one.peak)
-    for title, rows in (("Changes that save time", faster), ("Changes that save memory", smaller)):
+    use = largest(run.result, "gpu")
+    enough = (1.0 - WORTH) * use.peak if use else 0.0
+    smaller = sorted((o for o in run.why.suggestions if o.gain < WORTH and o.peak < enough), key=lambda o: o.peak)
+    for title, rows in (("Changes that save time", faster), ("Changes that save memory only", smaller)):
         if rows:
             found += [tag("h3", title), _changes(title, rows[:_MOST_CHANGES])]
+    if neither := [one for one in run.why.suggestions if one not in faster and one not in smaller]:
+        found.append(more(f"{len(neither)} save neither", _changes("Changes that save neither", neither)))
     if not faster:
         found.insert(0, note("No change of the scenario that was simulated makes it faster."))
     if run.why.refused:
