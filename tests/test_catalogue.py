@@ -168,7 +168,7 @@ def test_hosts_of_the_cloud_are_their_own() -> None:
 
 def test_pods_of_the_24k_machine_on_ethernet_are_oversubscribed_seven_times() -> None:
     ethernet, infiniband = build(api.cluster("h100-24k-roce")), build(api.cluster("h100-24k-ib"))
-    assert (ethernet.leaves, infiniband.leaves) == (8, 0)
+    assert (ethernet.pods, ethernet.leaves, infiniband.pods) == (8, 0, 0)
     up = ethernet.resource(ethernet.at(ethernet.nodes, 0)).capacity
     assert up == pytest.approx(3072 * 50e9 * 0.95 / 7)
 

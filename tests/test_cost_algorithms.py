@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from test_cost_collectives import GPU, LINK, SPEC, alone, ring
 
@@ -204,6 +205,56 @@ def test_oversubscribed_leaves_fold_exactly(rails, faulty):
     assert folded.result.step_time == pytest.approx(whole.result.step_time, rel=1e-9)
     assert folded.result.rank_classes < whole.result.rank_classes
     wide = simulate(replace(base, cluster=replace(base.cluster, fabric=None)))
+    assert folded.result.step_time > wide.result.step_time
+
+
+def podded(core, *, nodes=8, leaf=1.0, rails=False, **keys):
+    """Leaves of two nodes, pods of two leaves."""
+    fabric = FabricSpec(
+        nodes_per_leaf=2, oversubscription=leaf, rails=rails, leaves_per_pod=2, core_oversubscription=core
+    )
+    return build(replace(machine(nodes).spec, fabric=fabric, **keys))
+
+
+def test_pods_meet_in_a_core_that_binds_what_leaves_them():
+    """Pods of four nodes, 32 adapters of 50 behind 16 times fewer: a ring's 2S(n-1)/n leaves a pod over 100."""
+    cluster = podded(16.0)
+    assert (cluster.leaves, cluster.pods) == (0, 2)
+    whole = chosen("all_reduce", 1e9, ring(8), cluster)
+    assert whole.duration == pytest.approx(2 * 1e9 * 63 / 64 / (32 * 50 * GIB_S / 16))
+    assert cluster.name_of(whole.bound_by) in ("pod0.up", "pod0.down", "pod1.up", "pod1.down")
+    inside = chosen("all_reduce", 1e9, ring(4), cluster)
+    assert inside.duration == pytest.approx(2 * 1e9 * 31 / 32 / (8 * 50 * GIB_S))
+    exchange = demand(Collective(kind="all_to_all", axis="ep", size=64e9), ring(8), cluster)
+    assert exchange.duration == pytest.approx(32 * 32e9 / (32 * 50 * GIB_S / 16))
+    by_tree = replace(cluster.spec, collectives=CollectivesSpec(all_reduce="tree", protocol="simple"))
+    assert chosen("all_reduce", 1e9, ring(8), build(by_tree)).duration == pytest.approx(2e9 / (100 * GIB_S))
+
+
+def test_leaves_and_pods_are_each_crossed_once():
+    cluster = podded(4.0, leaf=2.0)
+    names = [[cluster.name_of(n) for n in cluster.crossing((0, 0), (to, 0))] for to in (1, 2, 4)]
+    assert names == [[], ["leaf0.rail0.up", "leaf1.rail0.down"],
+                     ["leaf0.rail0.up", "leaf2.rail0.down", "pod0.up", "pod1.down"]]  # fmt: skip
+    half = (VariationSpec(node=1, part="core", index=0, speed=0.5),)
+    slow = podded(4.0, leaf=2.0, variations=half)
+    assert message((0, 0), (4, 0), slow).duration >= message((0, 0), (4, 0), cluster).duration
+    at = slow.at(slow.nodes + slow.leaves + 1, 0)
+    assert slow.capacities(np.array([at])) == pytest.approx(slow.resource(at).capacity / 2)
+
+
+@pytest.mark.parametrize("leaf", [1.0, 8.0])
+@pytest.mark.parametrize(("rails", "faulty"), [(False, False), (True, False), (True, True)])
+def test_pods_fold_exactly(leaf, rails, faulty):
+    fabric = FabricSpec(
+        nodes_per_leaf=1, oversubscription=leaf, rails=rails, leaves_per_pod=2, core_oversubscription=16.0
+    )
+    slow = (VariationSpec(node=1, part="core", index=0, speed=0.5),) if faulty else ()
+    base = on(data_parallel(32, base=A100, nodes=4), fabric=fabric, variations=slow)
+    folded, whole = simulate(base), simulate(base, fold=False)
+    assert folded.result.step_time == pytest.approx(whole.result.step_time, rel=1e-9)
+    assert folded.result.rank_classes < whole.result.rank_classes
+    wide = simulate(replace(base, cluster=replace(base.cluster, fabric=None, variations=())))
     assert folded.result.step_time > wide.result.step_time
 
 

@@ -57,14 +57,15 @@ def test_the_command_prints_and_draws(tmp_path):
 def test_leaves_are_shown_with_their_uplinks_and_lone_messages_with_what_they_cross():
     """384 nodes of 8 x 400 Gb/s a pod, a seventh of it up: 47.5 GB/s alone, 47.5 / 7 when all send."""
     view = network("h100-24k-roce")
-    assert [(leaf.first, leaf.last) for leaf in view.leaves[:2]] == [(0, 383), (384, 767)]
-    assert len(view.leaves) == 8
-    assert view.leaves[0].below == pytest.approx(7 * view.leaves[0].up)
-    near, far = view.ways
-    assert (near.rate, near.together, len(near.crosses)) == (47.5e9, 0.0, 2)
+    assert [(leaf.first, leaf.last) for leaf in view.leaves[:2]] == [(0, 1), (2, 3)]
+    assert (len(view.leaves), view.pod) == (8 * 192, 192)
+    assert view.core == pytest.approx(192 * view.leaves[0].up / 7)
+    near, other, far = view.ways
+    for way in (near, other):
+        assert (way.rate, way.together, len(way.crosses)) == (47.5e9, 0.0, 2)
     assert far.rate == 47.5e9
     assert far.together == pytest.approx(47.5e9 / 7)
-    assert far.crosses[2:] == ("leaf0.rail0.up", "leaf1.rail0.down")
+    assert far.crosses[2:] == ("pod0.up", "pod1.down")
 
 
 def test_a_slow_uplink_is_seen_and_rails_are_counted():
@@ -88,7 +89,7 @@ def test_a_torus_is_shown_by_its_dimensions():
     assert network_figure(network("selene")) is None
 
 
-DRAWN = [("h100-24k-roce", "8 leaves of 384"), ("gh200-torus-64", "a grid, ring of 4")]
+DRAWN = [("h100-24k-roce", "1536 leaves of 2"), ("gh200-torus-64", "a grid, ring of 4")]
 
 
 @pytest.mark.parametrize(("name", "said"), DRAWN)
@@ -98,7 +99,7 @@ def test_networks_are_printed_and_drawn(tmp_path, name, said):
     assert said in done.output
     assert (tmp_path / f"{name}-network.png").stat().st_size > 10_000
     labels = {text.get_text() for text in network_figure(network(name)).axes[0].texts}
-    assert labels >= ({"spine", "leaf 0", "leaf 7"} if "24k" in name else {"0", "63"})
+    assert labels >= ({"core and spines of pods", "leaf 0", "leaf 7"} if "24k" in name else {"0", "63"})
 
 
 def test_an_unknown_machine_is_bad_input():

@@ -40,11 +40,14 @@ def build(spec: ClusterSpec) -> Cluster:
             kinds[key] = len(built)
             built.append(_kind(spec.machines[machine], *key[1]))
         kind_of.append(kinds[key])
-    leaves = _leaves(spec)
-    if leaves:
-        kind_of += [len(built)] * leaves
-        built.append(_leaf(spec))
-    found = Cluster(spec=spec, kinds=tuple(built), kind_of=np.array(kind_of, dtype=np.int64), leaves=leaves)
+    leaves, pods = _leaves(spec), _pods(spec)
+    for count, made in ((leaves, _leaf), (pods, _pod)):
+        if count:
+            kind_of += [len(built)] * count
+            built.append(made(spec))
+    found = Cluster(
+        spec=spec, kinds=tuple(built), kind_of=np.array(kind_of, dtype=np.int64), leaves=leaves, pods=pods
+    )
     return replace(found, changed=_changed(spec, found))
 
 
@@ -56,6 +59,27 @@ def _leaves(spec: ClusterSpec) -> int:
         return 0
     leaves = -(-len(spec.machine_of_node) // spec.fabric.nodes_per_leaf)
     return leaves if leaves > 1 or spec.fabric.rails else 0
+
+
+def _pods(spec: ClusterSpec) -> int:
+    """Pods whose way to the core can bind."""
+    fabric = spec.fabric
+    if fabric is None or spec.nics is None or not fabric.leaves_per_pod:
+        return 0
+    if fabric.core_oversubscription <= 1.0 and all(v.part != "core" for v in spec.variations):
+        return 0
+    pods = -(-len(spec.machine_of_node) // (fabric.nodes_per_leaf * fabric.leaves_per_pod))
+    return pods if pods > 1 else 0
+
+
+def _pod(spec: ClusterSpec) -> NodeKind:
+    """A pod: its way to the core carries what its leaves' uplinks do, over the core's oversubscription."""
+    assert spec.fabric is not None
+    ups = [resource.capacity for resource in _leaf(spec).resources if resource.kind == "leaf.up"]
+    rate = sum(ups) * spec.fabric.leaves_per_pod / spec.fabric.core_oversubscription
+    ways: tuple[tuple[str, ResourceKind], ...] = (("up", "core.up"), ("down", "core.down"))
+    resources = tuple(Resource(name=way, kind=kind, capacity=rate, unit="B") for way, kind in ways)
+    return NodeKind(spec=spec, resources=resources, places=(), peer=())
 
 
 def _leaf(spec: ClusterSpec) -> NodeKind:
@@ -113,6 +137,7 @@ _PARTS = {
     "cores": ("socket{}.cores",),
     "links": ("gpu{}.d*",),
     "uplink": ("rail{}.up", "rail{}.down"),
+    "core": ("up", "down"),
 }
 """Part of a variation -> the resources that it slows, by the names (patterns) that they have in a node."""
 
@@ -121,14 +146,16 @@ def _changed(spec: ClusterSpec, cluster: Cluster) -> dict[int, float]:
     """Capacities of the single resources that a variation slows. Two variations of one part multiply."""
     changed: dict[int, float] = {}
     for variation in spec.variations:
-        node = variation.node + (cluster.nodes if variation.part == "uplink" else 0)
+        before = {"uplink": cluster.nodes, "core": cluster.nodes + cluster.leaves}
+        node = variation.node + before.get(variation.part, 0)
         kind = cluster.node(node) if node < len(cluster.kind_of) else cluster.kinds[0]
         if (variation.part, variation.index) in kind.missing:
             continue
         names = [name.format(variation.index) for name in _PARTS[variation.part]]
         present = [n for n, resource in enumerate(kind.resources) if any(fnmatch(resource.name, p) for p in names)]
         if not present:
-            where = f"{variation.part} {variation.index} of {'leaf' if variation.part == 'uplink' else 'node'}"
+            owner = {"uplink": "leaf", "core": "pod"}.get(variation.part, "node")
+            where = f"{variation.part} {variation.index} of {owner}"
             msg = f'cluster "{spec.name}" has no {where} {variation.node}; see cluster.variations'
             raise InfeasibleError(msg)
         for local in present:

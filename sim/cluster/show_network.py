@@ -46,13 +46,17 @@ class Dimension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkView:
-    """``rails`` leaves for each group of nodes (1: one for all adapters); ``binds``: uplinks can be what limits."""
+    """``rails`` leaves for each group of nodes (1: one for all adapters); ``reduction``: switches add.
+
+    ``pod`` leaves have a spine of their own, whose way to the core is ``core`` bytes/s one way (0: one spine for all).
+    """
 
     name: str
     nodes: int
     leaves: tuple[Leaf, ...]
     rails: int
-    binds: bool
+    pod: int
+    core: float
     reduction: bool
     ways: tuple[Way, ...]
     dimensions: tuple[Dimension, ...]
@@ -71,7 +75,8 @@ def network_view(cluster: Cluster) -> NetworkView | None:
         nodes=cluster.nodes,
         leaves=_leaves(cluster),
         rails=rails,
-        binds=cluster.leaves > 0,
+        pod=fabric.leaves_per_pod if fabric is not None else 0,
+        core=_core(cluster),
         reduction=fabric is not None and fabric.reduction,
         ways=tuple(_ways(cluster)),
         dimensions=tuple(Dimension(kind=d.kind, size=d.size, rate=d.bandwidth) for d in grid),
@@ -96,6 +101,16 @@ def _leaves(cluster: Cluster) -> tuple[Leaf, ...]:
     return tuple(found)
 
 
+def _core(cluster: Cluster) -> float:
+    """Of the first pod; as the file says where it cannot bind."""
+    fabric = cluster.spec.fabric
+    if fabric is None or not fabric.leaves_per_pod:
+        return 0.0
+    if cluster.pods:
+        return cluster.resource(cluster.at(cluster.nodes + cluster.leaves, 0)).capacity
+    return sum(leaf.up for leaf in _leaves(cluster)[: fabric.leaves_per_pod]) / fabric.core_oversubscription
+
+
 def _adapters(cluster: Cluster, node: int) -> float:
     kind = cluster.node(node)
     used = {place.nic_tx for place in kind.places if place.nic_tx >= 0}
@@ -117,8 +132,11 @@ def _ways(cluster: Cluster) -> list[Way]:
     found = [_way(cluster, "a node on the same leaf", (1, 0))] if fabric.nodes_per_leaf > 1 else []
     if fabric.rails and other and fabric.nodes_per_leaf > 1:
         found.append(_way(cluster, "the same nodes, another rail", (1, other)))
-    if cluster.nodes > fabric.nodes_per_leaf:
+    if cluster.nodes > fabric.nodes_per_leaf and fabric.leaves_per_pod != 1:
         found.append(_way(cluster, "a node on another leaf", (fabric.nodes_per_leaf, 0)))
+    pod = fabric.nodes_per_leaf * fabric.leaves_per_pod
+    if 0 < pod < cluster.nodes:
+        found.append(_way(cluster, "a node of another pod", (pod, 0)))
     return found
 
 
@@ -126,20 +144,25 @@ def _way(cluster: Cluster, where: str, to: tuple[int, int]) -> Way:
     met = cluster.between((0, 0), to)
     ids = np.array([number for number, _ in met], dtype=np.int64)
     rates = cluster.capacities(ids) / np.array([part for _, part in met])
-    uplinks = cluster.nodes * cluster.per_node  # numbers from here on
-    ups = [rate for number, rate in zip(ids.tolist(), rates.tolist(), strict=True) if number >= uplinks]
+    ups = [
+        rate / _senders(cluster, number // cluster.per_node)
+        for number, rate in zip(ids.tolist(), rates.tolist(), strict=True)
+        if number // cluster.per_node >= cluster.nodes
+    ]
     return Way(
         where=where,
         rate=float(rates.min()),
         crosses=tuple(cluster.name_of(number) for number in ids.tolist()),
-        together=min((rate / _senders(cluster) for rate in ups), default=0.0),
+        together=min(ups, default=0.0),
     )
 
 
-def _senders(cluster: Cluster) -> int:
-    """GPUs whose messages to other leaves climb one uplink."""
+def _senders(cluster: Cluster, at: int) -> int:
+    """GPUs whose messages climb an uplink of the leaf, or pod, that has the number ``at`` among nodes."""
     fabric, spec = cluster.spec.fabric, cluster.spec
     assert fabric is not None
     assert spec.nics is not None
     below = min(fabric.nodes_per_leaf, cluster.nodes) * spec.gpus_per_host
+    if at >= cluster.nodes + cluster.leaves:
+        return below * fabric.leaves_per_pod
     return below // min(spec.nics.count, spec.gpus_per_host) if fabric.rails else below

@@ -19,7 +19,8 @@ from sim.spec.types import ClusterSpec
 ResourceKind = Literal[
     "sm", "hbm", "nvlink.tx", "nvlink.rx", "pcie.h2d", "pcie.d2h", "pcie.duplex", "uplink.in", "uplink.out",
     "dram", "cores", "socket_link", "nic.tx", "nic.rx", "nvme.read", "nvme.write", "nvme.busy",
-    "leaf.up", "leaf.down", "nvlink.to", "grid.next", "grid.back", "grid.out", "grid.in", "grid.to",
+    "leaf.up", "leaf.down", "core.up", "core.down", "nvlink.to",
+    "grid.next", "grid.back", "grid.out", "grid.in", "grid.to",
 ]  # fmt: skip
 
 
@@ -67,7 +68,7 @@ class Place:
 class NodeKind:
     """One way of building a node: what it is made of, ``resources`` by local number; ``places[g]`` is its GPU g.
 
-    A leaf of the fabric is a node without GPUs whose resources are its uplinks: up and down by rail.
+    A leaf of the fabric is a node without GPUs whose resources are its uplinks: up and down by rail; a pod likewise.
 
     ``peer[a][b]`` is the route of a copy from GPU a to GPU b: NVLink ports, or the PCIe path (through host memory where
     GPUs have no peer access). ``missing`` are the (part, index) pairs that are not there.
@@ -87,11 +88,11 @@ class NodeKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cluster:
-    """A built cluster: ``kinds`` of node, and which one each node is, ``kind_of`` (nodes + leaves,).
+    """A built cluster: ``kinds`` of node, and which one each node is, ``kind_of`` (nodes + leaves + pods,).
 
     Each node has ``per_node`` numbers for its resources; a kind with fewer leaves the last ones out. ``changed``
     overrides the capacity of single resources of the cluster: a slow GPU, a degraded link or adapter. ``leaves`` of the
-    fabric, which are numbered after the nodes, are there if their uplinks can bind.
+    fabric, which are numbered after the nodes, and ``pods`` after them are there if their uplinks can bind.
     """
 
     spec: ClusterSpec
@@ -99,6 +100,7 @@ class Cluster:
     kind_of: NDArray[np.int64]
     changed: Mapping[int, float] = field(default_factory=dict)
     leaves: int = 0
+    pods: int = 0
     per_node: int = field(init=False)
     grid: Grid | None = field(init=False)
     _table: NDArray[np.float64] = field(init=False, repr=False)
@@ -117,8 +119,8 @@ class Cluster:
 
     @property
     def nodes(self) -> int:
-        """Nodes of all kinds, leaves left out."""
-        return len(self.kind_of) - self.leaves
+        """Nodes of all kinds, leaves and pods left out."""
+        return len(self.kind_of) - self.leaves - self.pods
 
     @property
     def size(self) -> int:
@@ -142,16 +144,27 @@ class Cluster:
         fabric = self.spec.fabric
         return node if fabric is None or not self.leaves else self.nodes + node // fabric.nodes_per_leaf
 
+    def pod(self, node: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As ``leaf``, of the pod that each node is in."""
+        fabric = self.spec.fabric
+        if fabric is None or not self.pods:
+            return node
+        return self.nodes + self.leaves + node // (fabric.nodes_per_leaf * fabric.leaves_per_pod)
+
     def crossing(self, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, ...]:
         """Uplinks between two places (node, GPU), as numbers in the cluster; none where one leaf has both adapters."""
         fabric = self.spec.fabric
-        if fabric is None or not self.leaves:
+        if fabric is None or not (self.leaves or self.pods):
             return ()
-        (i, j), per = (a[0], b[0]), fabric.nodes_per_leaf
+        (i, j), per, found = (a[0], b[0]), fabric.nodes_per_leaf, list[int]()
         up, down = (self.node(n).places[gpu].rail if fabric.rails else 0 for n, gpu in (a, b))
-        if i // per == j // per and up == down:
-            return ()
-        return self.at(self.nodes + i // per, 2 * up), self.at(self.nodes + j // per, 2 * down + 1)
+        if self.leaves and (i // per != j // per or up != down):
+            found += [self.at(self.nodes + i // per, 2 * up), self.at(self.nodes + j // per, 2 * down + 1)]
+        per *= fabric.leaves_per_pod
+        if self.pods and i // per != j // per:
+            first = self.nodes + self.leaves
+            found += [self.at(first + i // per, 0), self.at(first + j // per, 1)]
+        return tuple(found)
 
     def between(self, a: tuple[int, int], b: tuple[int, int]) -> list[tuple[int, float]]:
         """(Resource, part of the bytes) of what a message meets from a GPU (node, GPU) to one of another node.
@@ -172,6 +185,8 @@ class Cluster:
         """A resource by its name in the cluster: ``n3.gpu0.hbm``, ``leaf1.rail0.up``."""
         node = number // self.per_node
         where = f"n{node}" if node < self.nodes else f"leaf{node - self.nodes}"
+        if node >= self.nodes + self.leaves:
+            where = f"pod{node - self.nodes - self.leaves}"
         return f"{where}.{self.resource(number).name}"
 
     def node(self, number: int) -> NodeKind:

@@ -103,7 +103,7 @@ class _Loads:
             place = self.cluster.node(node).places[gpu]
             self._add(node, place.nic_tx, sent)
             self._add(node, place.nic_rx, arriving)
-        if self.cluster.leaves:
+        if self.cluster.leaves or self.cluster.pods:
             self._over_spine(node, nodes, visits)
 
     def _over_grid(self, node: int, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:

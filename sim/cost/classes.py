@@ -109,32 +109,35 @@ class _Graph:
         self._add(np.repeat(vertices, members), groups.reshape(-1), np.tile(role, len(groups)))
         nodes, gpus = self.placed.node[groups], self.placed.gpu[groups]
         width, kinds = max(len(kind.places) for kind in self.cluster.kinds), len(self.cluster.kinds)
-        leaves = self.cluster.leaf(nodes)
+        leaves, pods = self.cluster.leaf(nodes), self.cluster.pod(nodes)
         grid = self.cluster.grid
         apart = nodes - nodes[:, :1] if grid is None else grid.moved(nodes, nodes[:, :1], np.zeros_like(nodes))
         seats = (apart * width + gpus) * kinds + self.placed.kind[groups]
         if grid is not None and kinds > 1:  # a message meets nodes of any kind: every group on its own
             seats = np.concatenate([seats, vertices[:, None]], axis=1)
-        if self.cluster.leaves:  # and how far apart their leaves are
-            seats = np.concatenate([seats, leaves - leaves[:, :1]], axis=1)
+        for there, above in ((self.cluster.leaves, leaves), (self.cluster.pods, pods)):
+            if there:  # and how far apart their leaves and pods are
+                seats = np.concatenate([seats, above - above[:, :1]], axis=1)
         shapes = partition(row_keys(seats))
         by_shape = np.split(np.argsort(shapes.colour, kind="stable"), np.cumsum(shapes.size)[:-1])
         for rows, mine in zip(shapes.first.tolist(), by_shape, strict=True):
             where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
             ids, label = self._pattern(axis, where)
-            at = self._moved(ids, (nodes[rows, 0], leaves[rows, 0]), (nodes[mine, :1], leaves[mine, :1]))
+            begins = [level[:, :1] for level in (nodes, leaves, pods)]
+            at = self._moved(ids, [level[rows] for level in begins], [level[mine] for level in begins])
             touched = np.repeat(vertices[mine], len(ids))
             self._add(touched, self.base + at.reshape(-1), np.tile(label, len(mine)))
 
-    def _moved(self, ids: Ints, origin: tuple[Ints, Ints], to: tuple[Ints, Ints]) -> Ints:
-        """Resources (groups, ids) that lie from the (node, leaf) ``to`` of each group as ``ids`` do from ``origin``."""
+    def _moved(self, ids: Ints, origin: list[Ints], to: list[Ints]) -> Ints:
+        """Resources (groups, ids) that lie from each group's node, leaf, pod ``to`` as ``ids`` do from ``origin``."""
         per = self.cluster.per_node
         if self.cluster.grid is not None:
             node, local = np.divmod(ids, per)
             return self.cluster.grid.moved(node[None, :], origin[0], to[0]) * per + local[None, :]
-        below = ids < self.cluster.nodes * per
-        shift = np.where(below, to[0], to[1]) - np.where(below, origin[0], origin[1])[None, :]
-        found: Ints = ids[None, :] + shift * per
+        first = [self.cluster.nodes, self.cluster.nodes + self.cluster.leaves]
+        level = np.searchsorted(first, ids // per, side="right")
+        shifts = [there - here for here, there in zip(origin, to, strict=True)]  # (groups, 1) each
+        found: Ints = ids[None, :] + np.concatenate(shifts, axis=1)[:, level] * per
         return found
 
     def _pattern(self, axis: str, where: list[Member]) -> tuple[Ints, Ints]:

@@ -119,7 +119,8 @@ def _in_grid(grid: Grid, kind: str, nodes: Nodes, passes: float, cluster: Cluste
 def _uplinks(nodes: Nodes, moved: float, cluster: Cluster) -> dict[int, float]:
     """Bytes on the uplinks of leaves: each channel goes from node to node, by the adapter that it keeps."""
     found: dict[int, float] = {}
-    around = [*nodes, next(iter(nodes))] if cluster.leaves and len(nodes) > 1 else []
+    binds = cluster.leaves or cluster.pods
+    around = [*nodes, next(iter(nodes))] if binds and len(nodes) > 1 else []
     for a, b in pairwise(around):
         starts, ends = (channels(nodes[n], cluster.node(n)) for n in (a, b))
         for c, start in enumerate(starts):

@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import log2
 
+import numpy as np
+
 from sim.cluster.types import Cluster, NodeKind
 from sim.cost.collectives import add, channels, hop
 from sim.cost.traffic import Demand, Nodes, Traffic, demand_of
@@ -100,9 +102,16 @@ def _adapters(loads: dict[int, float], gpus: tuple[int, ...], kind: NodeKind, se
 
 
 def _uplinks(amounts: dict[int, float], nodes: Nodes, cluster: Cluster, sent: float) -> None:
-    """A leaf that holds some of the nodes sends to the others what one node sends, over the rails that it uses."""
+    """A leaf or pod that holds some of the nodes sends the others what one node sends, over the rails that it uses."""
     fabric = cluster.spec.fabric
-    if fabric is None or not cluster.leaves or not sent:
+    if fabric is None or not sent:
+        return
+    if cluster.pods:
+        pods = cluster.pod(np.array(list(nodes), dtype=np.int64))
+        for pod in np.unique(pods).tolist() if (pods != pods[0]).any() else ():
+            add(amounts, cluster.at(pod, 0), sent)
+            add(amounts, cluster.at(pod, 1), sent)
+    if not cluster.leaves:
         return
     first = {node // fabric.nodes_per_leaf: node for node in nodes}
     for leaf, node in first.items() if len(first) > 1 else ():

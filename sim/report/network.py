@@ -45,9 +45,10 @@ def _said(view: NetworkView) -> str:
     rails = f", each of {view.rails} rails with switches of its own" if view.rails > 1 else ""
     sums = "; switches add" if view.reduction else ""
     ratio = f"{one.below / one.up:.3g}:1" if one.up else "none"
+    core = f"; pods of {view.pod} leaves, each {_rate(view.core)} to the core" if view.pod else ""
     return (
         f"{len(view.leaves)} leaves of {one.last - one.first + 1}{rails}; below each {_rate(one.below)}, "
-        f"uplinks {_rate(one.up)} ({ratio}){sums}"
+        f"uplinks {_rate(one.up)} ({ratio}){core}{sums}"
     )
 
 
@@ -75,7 +76,7 @@ def draw_leaves(ax: Axes, view: NetworkView) -> Axes:
                 bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"})  # fmt: skip
         _box(ax, float(x), 2.0, f"leaf {x}" + (f" x {view.rails} rails" if view.rails > 1 else ""), _LEAF)
         _nodes(ax, float(x), 2.0, leaf.first, leaf.last)
-    _box(ax, middle, 3.0, "spine", _SPINE)
+    _box(ax, middle, 3.0, "core and spines of pods" if view.pod else "spine", _SPINE)
     if len(view.leaves) > _LEAVES:
         ax.text(_LEAVES - 0.35, 2.0, f"+ {len(view.leaves) - _LEAVES}", fontsize=9, va="center")
     ax.set_xlim(-0.7, len(leaves) - 0.1)

@@ -31,6 +31,8 @@ BOUND = {
     "nvlink.to": "a link between two GPUs",
     "leaf.up": "the uplinks of leaves, towards the spine",
     "leaf.down": "the uplinks of leaves, from the spine",
+    "core.up": "the ways of pods to the core",
+    "core.down": "the ways of the core to pods",
     "grid.next": "the grid's links",
     "grid.back": "the grid's links",
     "grid.out": "the grid's ports",

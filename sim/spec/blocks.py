@@ -236,8 +236,10 @@ class NvmeFile(Block):
 class VariationFile(Block):
     """One part of one node that is slower than the others, or missing."""
 
-    node: CountOrAll = _says("node, counted from 0, or all; of an uplink: leaf")
-    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores", "links", "uplink"] = _says("what is slower")
+    node: CountOrAll = _says("node, counted from 0, or all; of an uplink: leaf, of a core: pod")
+    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores", "links", "uplink", "core"] = _says(
+        "what is slower"
+    )
     index: CountOrZero = _says("GPU, adapter or socket of the node, rail of the leaf, counted from 0")
     speed: Speed = _says("fraction of the usual rate; 0: the part is missing (nvlink and nic)")
 
@@ -258,6 +260,8 @@ class FabricFile(Block):
     oversubscription: Oversubscription = _or(1.0, "what a leaf's adapters carry over what its uplinks do")
     rails: bool = _or(False, "adapter k of each node is on a leaf of its own (rail-optimised)")
     reduction: bool = _or(False, "switches add what passes (SHARP)")
+    leaves_per_pod: CountOrZero = _or(0, "neighbouring leaves with a spine of their own; 0: one spine joins all")
+    core_oversubscription: Oversubscription = _or(1.0, "what uplinks of a pod's leaves carry over what its own do")
     dimensions: tuple[DimensionFile, ...] | None = _listed("a grid, such as a torus of rings; first one varies fastest")
 
 

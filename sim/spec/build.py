@@ -98,10 +98,10 @@ def _cluster(cluster: ClusterFile) -> types.ClusterSpec:
 
 
 def _variation(said: VariationFile, cluster: ClusterFile) -> Iterator[types.VariationSpec]:
-    """One, or one for each node (leaf) that it speaks of."""
+    """One, or one for each node (leaf, pod) that it speaks of."""
     nodes = cluster.nodes + sum(group.count for group in cluster.others or ())
-    if said.part == "uplink" and cluster.fabric is not None:
-        nodes = leaves_of(nodes, cluster.fabric)
+    if said.part in ("uplink", "core") and cluster.fabric is not None:
+        nodes = leaves_of(nodes, cluster.fabric) if said.part == "uplink" else pods_of(nodes, cluster.fabric)
     for node in range(nodes) if said.node == EVERY else (said.node,):
         yield types.VariationSpec(**{**dict(said), "node": node})
 
@@ -109,6 +109,11 @@ def _variation(said: VariationFile, cluster: ClusterFile) -> Iterator[types.Vari
 def leaves_of(nodes: int, fabric: FabricFile) -> int:
     """Leaves that hold so many nodes."""
     return -(-nodes // fabric.nodes_per_leaf)
+
+
+def pods_of(nodes: int, fabric: FabricFile) -> int:
+    """Pods that hold so many nodes."""
+    return -(-leaves_of(nodes, fabric) // fabric.leaves_per_pod)
 
 
 def _fabric(fabric: FabricFile) -> types.FabricSpec:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from math import prod
 
 from sim.spec.blocks import ClusterFile, DeviceFile, VariationFile
-from sim.spec.build import fits_of, leaves_of
+from sim.spec.build import fits_of, leaves_of, pods_of
 from sim.spec.quantities import EVERY
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
@@ -80,6 +80,9 @@ def _fabric(d: Draft) -> Iterator[Finding]:
     fabric = d.cluster.fabric
     if fabric is not None and not fabric.dimensions and not fabric.nodes_per_leaf:
         yield "cluster.fabric", "has neither leaves nor a grid; give nodes_per_leaf, or dimensions"
+    if fabric is not None and fabric.core_oversubscription > 1 and not fabric.leaves_per_pod:
+        what = "is of pods, and this fabric has one spine for all leaves"
+        yield "cluster.fabric.core_oversubscription", f"{what}; give leaves_per_pod, or leave it out"
     for key, node, _ in d.machines[1:]:
         if node.fabric is not None:
             yield f"{key}.fabric", "is for a cluster, and this is one of its nodes; give cluster.fabric"
@@ -95,7 +98,10 @@ def _grid(d: Draft) -> Iterator[Finding]:
         said = " x ".join(map(str, sizes))
         what = f'{said} = {prod(sizes)} crossings, but cluster "{c.name}" has {c.nodes} nodes'
         yield "cluster.fabric.dimensions", f"{what}; change a size, or cluster.nodes"
-    plain = {"nodes_per_leaf": 0, "oversubscription": 1.0, "rails": False, "reduction": False}
+    plain = {
+        "nodes_per_leaf": 0, "oversubscription": 1.0, "rails": False, "reduction": False, "leaves_per_pod": 0,
+        "core_oversubscription": 1.0,
+    }  # fmt: skip
     for key in [key for key, usual in plain.items() if getattr(fabric, key) != usual]:
         yield f"cluster.fabric.{key}", "is of leaves and a spine, and a grid has none; leave it out, or dimensions"
     if c.nics is not None:
@@ -131,7 +137,7 @@ def _variations(d: Draft) -> Iterator[Finding]:
     ends = list(accumulate(count for *_, count in d.machines))
     for number, variation in enumerate(c.variations or ()):
         key, part = f"cluster.variations.{number}", variation.part
-        if part == "uplink":
+        if part in ("uplink", "core"):
             yield from _uplink(key, variation, c, ends[-1])
             continue
         if variation.node >= ends[-1]:
@@ -151,20 +157,23 @@ def _variations(d: Draft) -> Iterator[Finding]:
 
 
 def _uplink(key: str, variation: VariationFile, c: ClusterFile, nodes: int) -> Iterator[Finding]:
-    """Uplinks are those of a leaf: ``node`` is its number."""
-    if c.fabric is None or not c.fabric.nodes_per_leaf:
-        yield f"{key}.part", f'cluster "{c.name}" has no leaves; give fabric.nodes_per_leaf, or slow another part'
+    """Uplinks are those of a leaf, or of a pod: ``node`` is its number."""
+    one, many, asked = "leaf", "leaves", "nodes_per_leaf"
+    if variation.part == "core":
+        one, many, asked = "pod", "pods", "leaves_per_pod"
+    if c.fabric is None or not getattr(c.fabric, asked):
+        yield f"{key}.part", f'cluster "{c.name}" has no {many}; give fabric.{asked}, or slow another part'
         return
-    leaves = leaves_of(nodes, c.fabric)
-    if variation.node >= leaves:
-        what = f'cluster "{c.name}" has leaves 0 to {leaves - 1}, not {variation.node}'
+    there = leaves_of(nodes, c.fabric) if one == "leaf" else pods_of(nodes, c.fabric)
+    if variation.node >= there:
+        what = f'cluster "{c.name}" has {many} 0 to {there - 1}, not {variation.node}'
         yield f"{key}.node", f"{what}; choose one of them"
-    rails = min(c.nics.count, c.gpus_per_host) if c.fabric.rails and c.nics else 1
+    rails = min(c.nics.count, c.gpus_per_host) if one == "leaf" and c.fabric.rails and c.nics else 1
     if variation.index >= rails:
-        what = f"a leaf has {rails} of this part (uplink), counted from 0"
+        what = f"a {one} has {rails} of this part ({variation.part}), counted from 0"
         yield f"{key}.index", f"{variation.index} is not there: {what}; choose another"
     if variation.speed == 0:
-        yield f"{key}.speed", "a leaf without uplinks is cut off; give a speed above 0"
+        yield f"{key}.speed", f"a {one} without uplinks is cut off; give a speed above 0"
 
 
 def _count(node: ClusterFile, part: str, *, grid: bool) -> int:

@@ -43,17 +43,21 @@ class DimensionSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FabricSpec:
-    """Switches between nodes: leaves of ``nodes_per_leaf`` neighbouring nodes under a spine; or a grid of nodes.
+    """Switches between nodes: leaves of ``nodes_per_leaf`` neighbouring nodes under spines; or a grid of nodes.
 
     A leaf's uplinks carry what its adapters do, over ``oversubscription``. With ``rails`` adapter k of each of those
     nodes is on a leaf of its own (rail-optimised); otherwise all adapters of a node are on one. ``reduction``: switches
-    add what passes (SHARP). ``dimensions`` (no leaves then): the nodes are a grid, the first dimension varies fastest.
+    add what passes (SHARP). ``leaves_per_pod`` neighbouring leaves have a spine of their own (0: one spine joins all);
+    pods meet in a core, to which each carries what its leaves' uplinks do, over ``core_oversubscription``.
+    ``dimensions`` (no leaves then): the nodes are a grid, the first dimension varies fastest.
     """
 
     nodes_per_leaf: int = 0
     oversubscription: float = 1.0
     rails: bool = False
     reduction: bool = False
+    leaves_per_pod: int = 0
+    core_oversubscription: float = 1.0
     dimensions: tuple[DimensionSpec, ...] = ()
 
 
@@ -78,10 +82,10 @@ class VariationSpec:
 
     ``part``: ``gpu`` (SM clock), ``hbm``, ``nvlink``, ``pcie`` of GPU ``index``; ``nic`` number ``index`` (a GPU's,
     where it has several); ``dram`` or ``cores`` of socket ``index``; ``links`` of GPU ``index`` in fabric.dimensions;
-    ``uplink``, those of rail ``index`` (0 without rails) of leaf ``node``.
+    ``uplink``, those of rail ``index`` (0 without rails) of leaf ``node``; ``core``, those (0) of pod ``node``.
     """
 
     node: int
-    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores", "links", "uplink"]
+    part: Literal["gpu", "hbm", "nvlink", "pcie", "nic", "dram", "cores", "links", "uplink", "core"]
     index: int
     speed: float
