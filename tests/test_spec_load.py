@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from sim.errors import ScenarioError
-from sim.spec import blocks, catalogue, types
+from sim.spec import blocks, catalogue, network_blocks, types
 from sim.spec.load import load
 from sim.spec.schema import json_schema
 from sim.spec.template import scenario_template
@@ -268,10 +268,13 @@ PAIRS = [
     (types.HostSpec, blocks.HostFile),
     (types.HostLinkSpec, blocks.HostLinkFile),
     (types.NvlinkSpec, blocks.NvlinkFile),
-    (types.NicSpec, blocks.NicFile),
+    (types.NicSpec, network_blocks.NicFile),
     (types.NvmeSpec, blocks.NvmeFile),
     (types.ClusterSpec, blocks.ClusterFile),
-    (types.VariationSpec, blocks.VariationFile),
+    (types.VariationSpec, network_blocks.VariationFile),
+    (types.DimensionSpec, network_blocks.DimensionFile),
+    (types.FabricSpec, network_blocks.FabricFile),
+    (types.CollectivesSpec, network_blocks.CollectivesFile),
     (types.NodeGroupSpec, blocks.NodeGroupFile),
     (types.LayoutSpec, blocks.LayoutFile),
     (types.BatchSpec, blocks.BatchFile),

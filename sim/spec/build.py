@@ -14,15 +14,14 @@ from sim.spec.blocks import (
     BatchFile,
     ClusterFile,
     DeviceFile,
-    FabricFile,
     FlashFile,
     GemmTable,
     ModelFile,
     PrecisionFile,
     PublishedFile,
     StackFile,
-    VariationFile,
 )
+from sim.spec.network_blocks import FabricFile, VariationFile
 from sim.spec.published import read_figure
 from sim.spec.quantities import EVERY
 from sim.spec.validate import Draft

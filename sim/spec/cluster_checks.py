@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from itertools import accumulate
 from math import prod
 
-from sim.spec.blocks import ClusterFile, DeviceFile, VariationFile
+from sim.spec.blocks import ClusterFile, DeviceFile
 from sim.spec.build import fits_of, leaves_of, pods_of
+from sim.spec.network_blocks import VariationFile
 from sim.spec.quantities import EVERY
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES

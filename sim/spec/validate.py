@@ -17,9 +17,9 @@ from pydantic_core import ErrorDetails
 
 from sim import units
 from sim.errors import Problem
+from sim.spec.block import Block
 from sim.spec.blocks import (
     BatchFile,
-    Block,
     ClusterFile,
     LayoutFile,
     ModelFile,
