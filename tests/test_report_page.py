@@ -197,7 +197,7 @@ def test_whatever_a_scenario_says_cannot_run(step, text):
     assert {name for name, _ in read.elements} == {name for name, _ in clean.elements}
     assert sum(name == "script" for name, _ in read.elements) == 2
     assert not any(key.startswith("on") for _, attributes in read.elements for key in attributes)
-    assert json.loads(read.scripts["data"])["runs"][0]["name"] == text
+    assert json.loads(read.scripts["data"])["runs"][0]["name"] == f"{text} (1)"
 
 
 def test_half_a_surrogate_pair_is_no_fault(step):
@@ -256,6 +256,7 @@ def test_two_runs_stand_side_by_side(step):
     assert f"{other.result.step_time / step.result.step_time - 1:+.1%}" in words
     assert any(["batch.micro", "10", "5"] in table for table in read.tables)
     assert {"timeline-0", "timeline-1"} <= {a.get("id") for _, a in read.elements}
+    assert {"zero-offload-10b-v100 (1)", "zero-offload-10b-v100 (2)"} <= set(read.words)
     [table] = [t for t in read.tables if t[0][0] == "category" and t[0][-1] == "change"]
     changes = [row[-1] for row in table[1:]]
     assert any(change.startswith("-") for change in changes)
@@ -266,15 +267,15 @@ def test_what_would_be_gained_is_said_first(step):
     gain = WhatIf(resource="cpu", says="CPU", path=0.3, base=base, step_times=(0.97 * base, 0.8 * base, 0.7 * base))
     none = WhatIf(resource="nvlink", says="NVLink", path=0.0, base=base, step_times=(base, base, base))
     tip = Suggestion(
-        kind="batch", says="larger microbatches", sets=("batch.micro=20",), step_time=0.9 * base, gain=0.1, peak=30e9,
-        capacity=34e9,
+        kind="batch", says="larger microbatches", sets=("layout.stage_layers=[6, 7]",), step_time=0.9 * base, gain=0.1,
+        peak=30e9, capacity=34e9,
     )  # fmt: skip
     why = Why(what_if=(none, gain), suggestions=(tip,), refused=(("tp: 2", "one GPU"),))
     words = " ".join("".join(Reader(whole.page([shown(step, why=why)])).words).split())
     assert "CPU 10 % faster" in words
     assert "(3.0%) less; twice as fast, 20% less; if it never held anything up, 30% less" in words
     assert "Larger microbatches: 10.0% less time" in words
-    assert "--set batch.micro=20" in words
+    assert "--set 'layout.stage_layers=[6, 7]'" in words
 
 
 def test_too_big_is_said_with_what_would_help():

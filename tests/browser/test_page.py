@@ -10,6 +10,9 @@ from sim.analysis.explain import explain
 from sim.api import run
 from sim.report.page.page import page as whole
 from sim.report.page.shown import Shown
+from sim.study.explain import compare
+from sim.study.opened import Opened
+from sim.study.why import Suggestion, WhatIf, Why
 from sim.units import format as quantity
 
 pytestmark = pytest.mark.browser
@@ -27,11 +30,6 @@ def shown(step):
 @pytest.fixture(scope="module")
 def step():
     return run("own-order")
-
-
-@pytest.fixture(scope="module")
-def offload():
-    return run("zero-offload-10b-v100", ["model.layers=8"])
 
 
 @pytest.fixture(scope="module")
@@ -202,17 +200,32 @@ def test_everything_can_be_done_with_keys(open_page, file, step):
     assert page.locator("#chosen").get_attribute("aria-live") == "polite"
 
 
-def test_two_runs_move_together(open_page, offload, tmp_path):
-    other = run("zero-offload-10b-v100", ["model.layers=8", "batch.micro=5"])
-    path = tmp_path / "two.html"
-    path.write_text(whole([shown(offload), shown(other)]), "utf-8")
-    page = open_page(path)
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two runs, with everything that a page can say of them."""
+    steps = [run("zero-offload-10b-v100", ["model.layers=8", f"batch.micro={micro}"]) for micro in (10, 5)]
+    base = steps[0].result.step_time
+    faster = WhatIf(resource="sm", says="GPU", path=0.4, base=base, step_times=(0.95 * base, 0.8 * base, 0.6 * base))
+    change = {"sets": ("batch.micro=20",), "step_time": base, "peak": 1e9, "capacity": 34e9}
+    changes = [Suggestion(kind="batch", says=f"a change of {gain}", gain=gain, **change) for gain in (0.1, -0.1)]
+    why = Why(what_if=(faster,), suggestions=tuple(changes), refused=(("no offload", "does not fit"),))
+    opened = [Opened(step=step, source="zero-offload-10b-v100") for step in steps]
+    path = tmp_path_factory.mktemp("two") / "two.html"
+    path.write_text(whole([replace(shown(step), why=why) for step in steps], compare(*opened)), "utf-8")
+    return path
+
+
+def test_two_runs_move_together_on_one_scale(open_page, two):
+    page = open_page(two)
     assert page.locator(".lanes-scroll").count() == 2
     page.get_by_role("button", name="Zoom in").click()
     frame(page)
     at = page.evaluate("() => stepline.views.map((v) => [v.lanes.xAt(1), v.memory.plot.scales.x.min])")
     assert at[0] == at[1]
     assert at[0][1] == window(page)[0]
+    heights = page.evaluate("() => stepline.views.map((v) => v.memory.plot.scales.y.max)")
+    assert heights[0] == heights[1]
+    assert page.locator("#differences").is_visible()
 
 
 def test_light_dark_and_paper(open_page, file):
@@ -234,18 +247,19 @@ def test_light_dark_and_paper(open_page, file):
 
 
 @pytest.mark.parametrize("width", [360, 768, 1920])
-def test_nothing_sticks_out(open_page, file, width):
-    page = open_page(file, width=width)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+def test_nothing_sticks_out(open_page, file, two, width):
+    for path in (file, two):
+        page = open_page(path, width=width)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_people_with_other_eyes_and_hands_can_use_it(open_page, file, scheme):
+def test_people_with_other_eyes_and_hands_can_use_it(open_page, file, two, scheme):
     """The rules of axe-core: names, roles, order of headings, contrast, what can be focused."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = open_page(file, color_scheme=scheme, bypass_csp=True)
-    found = axe.run(page).response["violations"]
-    assert not [(one["id"], one["help"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
+    for path in (file, two):
+        found = axe.run(open_page(path, color_scheme=scheme, bypass_csp=True)).response["violations"]
+        assert not [(one["id"], one["help"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
 
 
 def test_a_scenario_named_as_a_script_does_nothing(open_page, step, tmp_path):

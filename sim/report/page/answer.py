@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from sim.report.page.bars import single
 from sim.report.page.markup import Child, tag
-from sim.report.page.reasons import WORTH, busy_by_words, by_words, named
+from sim.report.page.reasons import WORTH, busy_by_words, by_words, named, typed
 from sim.report.page.shown import Shown
 from sim.report.page.tables import section
 from sim.report.result_json import largest
@@ -35,7 +35,7 @@ def _card(run: Shown, runs: Sequence[Shown]) -> Element:
         ("GPUs", f"{result.ranks:,}"),
     ]
     cells = [tag("div", tag("dt", name), tag("dd", value)) for name, value in rows]
-    return tag("article", named(run, runs), head, tag("dl", *cells, class_="figures"), *_memory(run))
+    return tag("article", named(run, runs, "h2"), head, tag("dl", *cells, class_="figures"), *_memory(run))
 
 
 def _against(run: Shown, first: Shown) -> Child:
@@ -137,7 +137,7 @@ def _change(run: Shown) -> list[Child]:
     """Too big: what would make it smaller. Otherwise the best changes that were simulated."""
     said = _too_big(run)
     if run.why is None:
-        return said
+        return [*said, "Changes were not simulated for this page (it was made with --recorded)."]
     good = [one for one in run.why.suggestions if one.gain >= WORTH]
     if not good:
         nothing = "None of the changes of the scenario that were simulated makes it faster." if not said else None
@@ -150,11 +150,10 @@ def _change(run: Shown) -> list[Child]:
 
 
 def _suggestion(one: Suggestion) -> Element:
-    sets = " ".join(f"--set {text}" for text in one.sets)
     return tag(
         "span", tag("b", f"{one.says[:1].upper()}{one.says[1:]}"), f": {one.gain:.1%} less time, "
         f"{quantity(one.step_time, 'seconds')} a step; it fits ({quantity(one.peak, 'bytes')} of "
-        f"{quantity(one.capacity, 'bytes')}). ", tag("code", sets),
+        f"{quantity(one.capacity, 'bytes')}). ", tag("code", typed(one)),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 from sim.analysis.explanation import Delta, MemoryPeak, RunDifference
@@ -65,15 +66,17 @@ def published(runs: Sequence[Shown]) -> Element | None:
     return section("published", "Against what is published", *parts)
 
 
-def differences(found: RunDifference | None) -> Element | None:
+def differences(found: RunDifference | None, names: Sequence[str]) -> Element | None:
     """The keys in which two scenarios differ, and what that does to the critical path and to memory."""
     if found is None:
         return None
+    found = replace(found, a=names[0], b=names[1])
     rows: list[list[Child]] = [[tag("code", key), a or "–", b or "–"] for key, a, b in found.keys]
     keys = table("Keys that differ", ["key", found.a, found.b], rows or [["nothing", "", ""]])
     path = _deltas("On the critical path", found.path, "seconds", found)
     memory_ = _deltas("Memory at the peak", found.memory, "bytes", found)
-    said = f"{found.b} takes {_signed(found.step, 'seconds')} against {found.a}. Where the seconds went:"
+    how = "longer" if found.step.change > 0 else "less"
+    said = f"{found.b} takes {quantity(abs(found.step.change), 'seconds')} {how} than {found.a}. Where they went:"
     return section("differences", "What differs", keys, tag("p", said), beside([path, memory_]))
 
 

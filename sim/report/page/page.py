@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -61,7 +62,7 @@ _ASSETS = files("sim.report.page")
 
 def page(runs: Sequence[Shown], difference: RunDifference | None = None) -> str:
     """The whole file. ``runs``: one, or two with their ``difference``."""
-    style, script = stylesheet(), javascript()
+    runs, style, script = _told_apart(runs), stylesheet(), javascript()
     title = " and ".join(run.result.scenario for run in runs)
     head = tag(
         "head", tag("meta", charset="utf-8"), _policy(style, script),
@@ -74,10 +75,18 @@ def page(runs: Sequence[Shown], difference: RunDifference | None = None) -> str:
     return f"<!DOCTYPE html>\n{render(tag('html', head, body, lang='en'))}\n"
 
 
+def _told_apart(runs: Sequence[Shown]) -> Sequence[Shown]:
+    """Two runs of one scenario, say with other overrides, are called (1) and (2)."""
+    if len({run.result.scenario for run in runs}) == len(runs):
+        return runs
+    names = [f"{run.result.scenario} ({number})" for number, run in enumerate(runs, start=1)]
+    return [replace(r, result=replace(r.result, scenario=n)) for r, n in zip(runs, names, strict=True)]
+
+
 def _content(runs: Sequence[Shown], difference: RunDifference | None, title: str) -> list[Child]:
     sections = [
         answer.answers(runs),
-        facts.differences(difference),
+        facts.differences(difference, [run.result.scenario for run in runs]),
         reasons.breakdown(runs),
         reasons.binds(runs),
         reasons.what_if(runs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from xml.etree.ElementTree import Element
 
 from sim.analysis.explanation import Wait
@@ -23,9 +24,9 @@ _MOST_CHANGES = 8
 _MOST_WAITS = 12
 
 
-def named(run: Shown, runs: Sequence[Shown]) -> Child:
+def named(run: Shown, runs: Sequence[Shown], level: str = "h3") -> Child:
     """The run's name over its part, where there are two."""
-    return tag("h3", run.result.scenario) if len(runs) > 1 else None
+    return tag(level, run.result.scenario, class_="run") if len(runs) > 1 else None
 
 
 def breakdown(runs: Sequence[Shown]) -> Element:
@@ -175,11 +176,16 @@ def _suggestions(run: Shown) -> list[Child]:
     return found
 
 
+def typed(change: Suggestion) -> str:
+    """The options that make a change, as a shell takes them."""
+    return " ".join(f"--set {quote(text)}" for text in change.sets)
+
+
 def _changes(title: str, changes: Sequence[Suggestion]) -> Element:
     rows: list[list[Child]] = []
     for one in changes:
         numbers = [f"{-one.gain:+.1%}", quantity(one.step_time, "seconds"), quantity(one.peak, "bytes")]
-        rows.append([one.says, *numbers, tag("code", " ".join(f"--set {text}" for text in one.sets))])
+        rows.append([one.says, *numbers, tag("code", typed(one))])
     return table(title, ["change, simulated; it fits", "#time", "#step", "#GPU memory", "how"], rows)
 
 

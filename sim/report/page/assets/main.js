@@ -23,7 +23,8 @@ class App {
     this.onlyPath = false;
     this.timings = [];
     this.tooltip = new Tooltip();
-    this.views = data.runs.map((run, number) => this.view(run, number));
+    this.views = [];
+    data.runs.forEach((run, number) => this.views.push(this.view(run, number)));
     this.panel = document.getElementById("chosen");
     this.tools(document.getElementById("tools"));
     this.window.listeners.push(() => this.moved());

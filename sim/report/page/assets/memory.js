@@ -51,13 +51,19 @@ export class Memory {
       owner.top = below;
     }
     this.use = use;
-    const far = use.peak < FAR * use.capacity;
     const fits = use.peak <= use.capacity ? "fits" : "DOES NOT FIT";
     this.says.textContent = `peak ${bytes(use.peak)} of ${bytes(use.capacity)} (${fits})`;
     this.holder.setAttribute("aria-label", `${this.called(use)} over time: ${this.says.textContent}; owners at the peak are in the table of memory below`);
-    this.most = (far ? use.peak : Math.max(use.peak, use.capacity)) * 1.06 || 1;
-    this.far = far;
+    const far = use.peak < FAR * use.capacity;
+    this.needs = (far ? use.peak : Math.max(use.peak, use.capacity)) * 1.06 || 1;
+    for (const one of this.app.views) if (one.memory?.plot && one.memory !== this) one.memory.build();
     this.build();
+  }
+
+  // The top of the axis: of two runs the higher one, so that heights can be compared.
+  get most() {
+    const beside = this.app.views.map((one) => one.memory).filter((one) => one?.use?.where === this.use.where);
+    return Math.max(this.needs, ...beside.map((one) => one.needs));
   }
 
   build() {
@@ -99,7 +105,7 @@ export class Memory {
 
   // The capacity.
   line(plot) {
-    if (this.far) return;
+    if (this.use.capacity > this.most) return;
     const { ctx: context, bbox } = plot;
     const y = Math.round(plot.valToPos(this.use.capacity, "y", true));
     context.save();
