@@ -318,6 +318,13 @@ def test_a_folder_is_reported_as_its_scenario_is(tmp_path):
     assert (tmp_path / "b.html").read_text() == text
 
 
+def test_what_does_not_fit_is_reported_and_exits_one(tmp_path):
+    big = ["--set", "model.layers=60", "--recorded", "--out", "big.html"]
+    done = stepline("report", "zero-offload-10b-v100", *big, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "does not fit" in (tmp_path / "big.html").read_text()
+
+
 def test_what_cannot_be_reported_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     for args, words in (

@@ -45,6 +45,8 @@ def report(
     text = page([_shown(one, recorded=recorded, jobs=jobs) for one in opened], difference)
     path = write_page(out or _place(opened), text)
     console.print(f"wrote {path} ({len(text) / 1e6:.1f} MB); open it in a browser", soft_wrap=True)
+    if not all(one.step.result.fits for one in opened):
+        raise typer.Exit(1)
 
 
 def _place(opened: list[Opened]) -> Path:
