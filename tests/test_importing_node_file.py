@@ -89,6 +89,20 @@ def test_a_file_that_does_not_tell_the_gpu_asks_for_it(tmp_path):
     assert node_file(nvidia_smi.read(path), path, "x", "rtx4090-24gb").document["p2p"] is False
 
 
+def test_a_gpu_that_is_named_but_not_shipped_is_not_taken_for_another(tmp_path):
+    """Eighteen NVLinks are an H100's too; the table above the matrix says B300."""
+    path = tmp_path / "b300.txt"
+    text = (SAMPLES / "h100-smi.txt").read_text()
+    path.write_text(text.replace("NVIDIA H100 80GB HBM3 ", "NVIDIA B300 SXM6 AC   "))
+    with pytest.raises(ScenarioError, match=r"its GPU \(NVIDIA B300 SXM6 AC"):
+        node_file(nvidia_smi.read(path), path, "x")
+    path = tmp_path / "new.xml"
+    path.write_text((SAMPLES / "h200-dump.xml").read_text().replace("0x2335", "0xbeef"))
+    with pytest.raises(ScenarioError, match=r"PCI id 10de:beef"):
+        node_file(nccl_topo.read(path), path, "x")
+    assert node_file(nccl_topo.read(path), path, "x", "h200-sxm-141gb").document["device"] == "h200-sxm-141gb"
+
+
 @pytest.mark.parametrize(("gpu", "like", "words"), [("h10", "", "--gpu: unknown name"), ("", "dgx", "--like: unknown")])
 def test_unknown_names_list_the_choices(gpu, like, words):
     with pytest.raises(ScenarioError, match=words):

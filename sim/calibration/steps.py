@@ -80,6 +80,11 @@ class Sustained:
     after: Floats
     unseen: Floats
 
+    @property
+    def at_limit(self) -> bool:
+        """Whether the share would have gone on: then something else than clocks and power is wrong."""
+        return not _LEAST + 1e-3 < self.share < _MOST - 1e-3
+
     def mean_error(self, which: str) -> float:
         """Mean absolute error of a column, as a share."""
         return float(np.abs(self._errors(which)).mean())

@@ -112,3 +112,6 @@ def show_steps(console: Console, found: steps.Sustained) -> None:
     was = ", ".join(f"{share:g}" for share in dict.fromkeys(row.shipped for row in found.rows))
     sure = "of one step" if len(found.rows) < 2 else f"standard error {percent(found.error)}"
     console.print(f"stack.sustained.{found.device}: {found.share:g} ({sure}; {spread}; was {was})", soft_wrap=True)
+    if found.at_limit:
+        what = "that is the limit of what clocks and power explain: look for what else differs (stack, network, batch)"
+        console.print(what, soft_wrap=True)

@@ -46,6 +46,7 @@ def likeness(machine: Machine, file: Path, gpu: str = "", like: str = "") -> Lik
     if not device and like:
         device, said = shelf(like).device, f"--like {like}"
     if not device:
+        _refuse_unknown(machine, file)
         fitting = [s for s in _ranked("", machine, links, nics, cpu) if _agrees(s, machine, links, cpu)]
         fitting = [s for s in fitting if s.value("gpus_per_host") == len(machine.gpus)] or fitting
         _need_evidence(machine, file, links, cpu, fitting)
@@ -83,6 +84,16 @@ def _named(machine: Machine, file: Path) -> tuple[str, str]:
     if found:
         return found.pop(), f"{machine.file}, PCI id {', '.join(sorted(ids))}"
     return (by_name.pop(), f"{machine.file}, by name") if by_name else ("", "")
+
+
+def _refuse_unknown(machine: Machine, file: Path) -> None:
+    """A GPU that the file does name, but that no shipped device is: it is not taken for another one."""
+    ids = sorted({gpu.pci for gpu in machine.gpus if gpu.pci})
+    named = [f"PCI id {one}" for one in ids] or [product[:40] for product in machine.products[:3]]
+    if named:
+        known = choices(catalogue.names("devices"))
+        what = f"its GPU ({', '.join(named)}) is none that is shipped; say with --gpu NAME which to take: {known}"
+        raise ScenarioError([Problem(str(file), 0, 0, "", what)])
 
 
 def _need_evidence(

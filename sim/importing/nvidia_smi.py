@@ -21,6 +21,7 @@ _MOST_DEVICES = 256
 _CELL = re.compile(r"X|SYS|NODE|PHB|PXB|PIX|NV\d{1,3}")
 _DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|(?:mlx|bnxt|efa|irdma|hns|roce|ib|rdma)\w*")
 _RANGES = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*")
+_PRODUCT = re.compile(r"(?:NVIDIA|Tesla|AMD Instinct) (?:(?:GeForce|RTX|Quadro|Tesla) )*[A-Z]{1,3}\d[\w. -]{0,40}")
 _BEHIND_ONE_SWITCH = ("PIX", "PXB")
 
 
@@ -140,6 +141,6 @@ def _cores(affinity: list[list[str]], numas: list[str | None]) -> tuple[int, ...
 
 
 def _products(lines: list[str]) -> tuple[str, ...]:
-    """Whatever follows the maker's name in the text: a table of nvidia-smi, nvidia-smi -L."""
-    found = (re.search(r"(?:NVIDIA|Tesla|AMD Instinct) [A-Z][\w. -]{2,40}", line) for line in lines)
+    """Names of GPUs in the text (and what follows them on the line): a table of nvidia-smi, nvidia-smi -L."""
+    found = (_PRODUCT.search(line) for line in lines)
     return tuple(dict.fromkeys(" ".join(match.group(0).split()) for match in found if match))
