@@ -72,17 +72,19 @@ def fit(parameters: Sequence[Parameter], model: Model, measured: Floats, weights
     Last, what rows were found to be off by, instead of ``NOISE``, is weighed against the widths.
     """
     free = list(parameters)
+    problem = _Problem(parameters, free, model, measured, weights)
+    found = problem.solved(_STARTS)
     while True:
-        problem = _Problem(parameters, free, model, measured, weights)
-        found = problem.solved(_STARTS)
         spread = problem.spread(found)
         decided = [p for p in free if spread[p.name] < _KNOWN * p.width]
         if len(decided) == len(free):
             break
-        free = decided
+        near, free = problem.named(found), decided
+        problem = _Problem(parameters, free, model, measured, weights)
+        found = problem.descend(problem.at(near))
     noise = problem.left(found)
     problem = _Problem(parameters, free, model, measured, weights, noise)
-    found = problem.descend(found)[0] if free else found
+    found = problem.descend(found)
     spread, values = problem.spread(found), problem.named(found)
     held = tuple(p.name for p in parameters if p.name not in spread)
     return Fit(values=values, spread=spread, held=held, errors=model(values) / measured - 1.0, noise=noise)
@@ -101,7 +103,8 @@ def cross_validated(
     for group in np.unique(groups).tolist() if free else ():
         out = groups == group
         problem = _Problem(parameters, free, model, measured, np.where(out, 0.0, weights), fitted.noise)
-        errors[out] = (model(problem.named(problem.solved((1.0,)))) / measured - 1.0)[out]
+        found = problem.descend(problem.at(fitted.values))
+        errors[out] = (model(problem.named(found)) / measured - 1.0)[out]
     return errors if free else fitted.errors
 
 
@@ -153,15 +156,19 @@ class _Problem:
         sizes = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian))) * max(self.noise, self.left(theta))
         return {p.name: float(size) for p, size in zip(self.free, sizes, strict=True)}
 
-    def solved(self, starts: Sequence[float]) -> Floats:
-        """The best end of several descents."""
-        if not self.free:
-            return self.begin
-        ends = [self.descend(self.begin + np.log(factor)) for factor in starts]
-        return min(ends, key=lambda end: end[1])[0]
+    def at(self, values: Mapping[str, float]) -> Floats:
+        """The point of named values."""
+        return np.log([values[p.name] for p in self.free])
 
-    def descend(self, theta: Floats) -> tuple[Floats, float]:
+    def solved(self, starts: Sequence[float]) -> Floats:
+        """The best end of several descents, that begin at so many times where the parameters start."""
+        ends = [self.descend(self.begin + np.log(factor)) for factor in starts]
+        return min(ends, key=lambda end: float((self._residuals(end) ** 2).sum()))
+
+    def descend(self, theta: Floats) -> Floats:
         """Levenberg-Marquardt inside the bounds: a step that does not help is shortened."""
+        if not self.free:
+            return theta
         theta = np.clip(theta, self.low, self.high)
         damping, at = 1e-2, self._residuals(theta)
         loss = float(at @ at)
@@ -178,4 +185,4 @@ class _Problem:
                 damping *= 5
             if before - loss <= 1e-6 * before + _ENOUGH:
                 break
-        return theta, loss
+        return theta
