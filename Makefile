@@ -54,6 +54,7 @@ plots: $(BROWSER)
 	$(BIN)/stepline topology show gh200 --out plots
 	$(BIN)/python plots/ring_steps.py
 	$(BIN)/python plots/measured_collectives.py
+	$(BIN)/python plots/tornado.py zero-offload-10b-v100
 	$(BIN)/python plots/offload_crossing.py
 	$(BIN)/python plots/infinity_efficiency.py
 	$(BIN)/python plots/before_after.py

@@ -160,6 +160,20 @@ def test_perfetto_has_the_critical_path_as_long_as_the_step(tmp_path):
     assert kernels == sum(step.timeline.ops[op].kind != "none" for op in step.timeline.spans.op.tolist())
 
 
+def test_a_slice_says_what_it_waited_on(tmp_path):
+    step = the_step("pipeline")
+    (path,) = exported(step, "each", "perfetto", tmp_path)
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    timeline, checked = step.timeline, 0
+    for e in events:
+        if e.get("cat") == "kernel":
+            said, span = e["args"]["waited on"], e["args"]["correlation"] - 1
+            blocker = int(timeline.spans.cause_span[span])
+            assert blocker < 0 or timeline.ops[timeline.spans.op[blocker]].name in said
+            checked += "came last" in said
+    assert checked == int((timeline.spans.peer >= 0).sum())
+
+
 def test_few_ranks_are_fewer_slices(tmp_path):
     step = the_step("pipeline")
     (path,) = exported(step, "0-15", "perfetto", tmp_path)

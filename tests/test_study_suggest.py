@@ -93,10 +93,10 @@ def test_faults_are_worth_mending():
 
 
 def test_rules_keep_what_a_file_orders():
-    """An order from a file is for its stages: no rule proposes other ones."""
+    """An order from a file is for its stages and microbatches: no rule proposes other ones."""
     step = run("own-order", ["model.layers=4"])
-    assert not list(rules.pipeline(step))
-    assert all("layout.pp" not in text for one in rules.layout(step) for text in one.sets)
+    for rule in (rules.pipeline, rules.layout, rules.micro_batch):
+        assert not list(rule(step))
 
 
 def test_no_rule_proposes_what_is_already_so():

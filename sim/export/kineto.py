@@ -38,7 +38,7 @@ def write_perfetto(
 ) -> Path:  # fmt: skip
     """Write ``perfetto.json.gz``: the classes of the ranks, memory, the critical path, how busy resources are."""
     shown = set(lives.spans)
-    slices = chain.from_iterable(events(timeline, spans) for spans in lives.spans.values())
+    slices = chain.from_iterable(events(timeline, spans, causes=True) for spans in lives.spans.values())
     more = chain(
         counters([use for use in memory if use.rank_class in shown]), _path(timeline, path), _busy(timeline, links)
     )

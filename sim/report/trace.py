@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.analysis.result import MemoryUse
-from sim.timeline.columns import OpRow, Timeline
+from sim.timeline.columns import CAUSE_NAMES, OpRow, Timeline
 
 CPU_THREAD = 1
 DRIVE_THREAD = 2
@@ -78,8 +78,11 @@ def write_events(path: Path, head: Event, found: Iterable[Event]) -> None:
         file.write(b"]}")
 
 
-def events(timeline: Timeline, chosen: NDArray[np.int64] | None = None) -> Iterator[Event]:
-    """Every slice of the trace with its names, in a fixed order; of the ``chosen`` spans (ascending), or of all."""
+def events(timeline: Timeline, chosen: NDArray[np.int64] | None = None, *, causes: bool = False) -> Iterator[Event]:
+    """Every slice of the trace with its names, in a fixed order; of the ``chosen`` spans (ascending), or of all.
+
+    With ``causes`` each says what it waited on.
+    """
     numbers = range(len(timeline.ops)) if chosen is None else np.unique(timeline.spans.op[chosen]).tolist()
     shown = sorted({timeline.ops[number].rank_class for number in numbers})
     if chosen is None:
@@ -90,10 +93,12 @@ def events(timeline: Timeline, chosen: NDArray[np.int64] | None = None) -> Itera
     count = len(timeline.spans.op)
     for begin in range(0, count if chosen is None else len(chosen), CHUNK):
         some = np.arange(begin, min(begin + CHUNK, count)) if chosen is None else chosen[begin : begin + CHUNK]
-        yield from _slices(timeline, some, heads)
+        yield from _slices(timeline, some, heads, causes=causes)
 
 
-def _slices(timeline: Timeline, some: NDArray[np.int64], heads: Sequence[Head | None]) -> Iterator[Event]:
+def _slices(
+    timeline: Timeline, some: NDArray[np.int64], heads: Sequence[Head | None], *, causes: bool
+) -> Iterator[Event]:
     """The slices of some spans, each after its launch."""
     spans = timeline.spans
     columns = zip(
@@ -109,7 +114,20 @@ def _slices(timeline: Timeline, some: NDArray[np.int64], heads: Sequence[Head | 
         if launch is not None:
             yield {**launch, "ts": launched, "dur": 0.0, "args": {"correlation": correlation}}
         args = {**constant, "correlation": correlation, "microbatch": microbatch}
+        if causes:
+            args["waited on"] = _cause(timeline, number)
         yield {**slice_, "ts": start, "dur": end - start, "args": args}
+
+
+def _cause(timeline: Timeline, span: int) -> str:
+    """What made a span ready, and who came last to its exchange."""
+    spans, peer = timeline.spans, int(timeline.spans.peer[span])
+    said, blocker = CAUSE_NAMES[int(spans.cause[span])], int(spans.cause_span[span])
+    if blocker >= 0:
+        said += f": {timeline.ops[int(spans.op[blocker])].name}"
+    if peer >= 0:
+        said += f"; {timeline.rank_classes[timeline.ops[int(spans.op[peer])].rank_class].name} came last"
+    return said
 
 
 def _head(row: OpRow) -> Head | None:

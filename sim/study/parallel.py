@@ -14,10 +14,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def each(work: Callable[[T], R], tasks: Sequence[T], jobs: int = 0) -> Iterator[tuple[int, R]]:
+def each(
+    work: Callable[[T], R], tasks: Sequence[T], jobs: int = 0, *, called: Callable[[T], str] = str, remedy: str = ""
+) -> Iterator[tuple[int, R]]:
     """(index of the task, its result) as each is done, by ``jobs`` processes (0: one a core; 1: in this one).
 
-    ``work`` is a function of a module. Few tasks are handed out ahead, so that an interrupt ends soon.
+    ``work`` is a function of a module. Few tasks are handed out ahead, so that an interrupt ends soon. ``called`` names
+    a task and ``remedy`` says what to do, in the message when a worker dies.
 
     Raises:
         SteplineError: a worker died; whatever ``work`` raises.
@@ -39,7 +42,10 @@ def each(work: Callable[[T], R], tasks: Sequence[T], jobs: int = 0) -> Iterator[
                 for future in sorted(finished, key=lambda one: running[one]):
                     yield running.pop(future), future.result()
         except BrokenProcessPool as error:
-            msg = "a worker died (out of memory, or killed); try again with --jobs 1"
+            lost = "; ".join(called(tasks[index]) for index in running.values())
+            msg = (
+                f"a worker died (out of memory, or killed) at one of: {lost}; {remedy or 'run it again with --jobs 1'}"
+            )
             raise SteplineError(msg) from error
         finally:
             for future in running:

@@ -31,7 +31,9 @@ def _batch(scenario: Scenario, micro: int, dp: int) -> tuple[str, ...]:
 
 
 def micro_batch(step: Step) -> Iterator[Candidate]:
-    """Larger products and fewer passes, or smaller ones and a shorter bubble."""
+    """Larger products and fewer passes, or smaller ones and a shorter bubble. An order from a file stays as it is."""
+    if step.scenario.layout.schedule_file is not None:
+        return
     batch, dp = step.scenario.batch, step.scenario.layout.dp
     for micro in (batch.micro * 4, batch.micro * 2, batch.micro // 2, batch.micro // 4):
         if sets := _batch(step.scenario, micro, dp):
@@ -93,7 +95,9 @@ def layout(step: Step) -> Iterator[Candidate]:
     """Trade tensor, pipeline and data parallelism against each other by a factor of two."""
     scenario = step.scenario
     now = {axis: getattr(scenario.layout, axis) for axis in ("dp", "tp", "pp")}
-    fixed = scenario.layout.schedule_file is not None or scenario.layout.stage_layers
+    if scenario.layout.schedule_file is not None:
+        return
+    fixed = bool(scenario.layout.stage_layers)
     for more, less in (("dp", "tp"), ("tp", "dp"), ("dp", "pp"), ("pp", "dp"), ("tp", "pp"), ("pp", "tp")):
         if now[less] % 2 or now[less] < 2 or (fixed and "pp" in (more, less)):
             continue

@@ -79,7 +79,7 @@ def suggest(
     ]  # fmt: skip
     jobs = jobs if len(step.timeline.spans.op) > 2000 else 1
     tried: list[_Tried] = []
-    for _, one in each(_try, tasks, jobs):
+    for _, one in each(_try, tasks, jobs, called=lambda task: task.candidate.says):
         tried.append(one)
         if told is not None:
             told(len(tried), len(tasks), one.candidate.says)

@@ -7,11 +7,9 @@ estimated from their shares of the critical path.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from math import exp, log
@@ -19,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sim.api import resolved, run
-from sim.errors import InfeasibleError, Problem, ScenarioError, SteplineError
+from sim.errors import InfeasibleError, Problem, ScenarioError
 from sim.study.journal import Journal, digest
 from sim.study.knobs import Knob, points
+from sim.study.parallel import each
 
 Row = dict[str, Any]
 JOURNAL = "journal.jsonl"
@@ -106,31 +105,11 @@ def _journal(asked: Asked) -> Journal:
 
 
 def _simulated(asked: Asked, left: Sequence[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], Row]]:
-    """Each point as it is finished. Few are handed out ahead, so that an interrupt ends soon."""
-    jobs = min(asked.jobs or os.cpu_count() or 1, max(len(left), 1))
-    keys = [knob.key for knob in asked.knobs]
-    if jobs == 1:
-        for values in left:
-            yield values, point(asked.source, asked.overrides, keys, values)
-        return
-    waiting = list(reversed(left))
-    with ProcessPoolExecutor(jobs) as pool:
-        running: dict[Future[Row], tuple[str, ...]] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < 2 * jobs:
-                    values = waiting.pop()
-                    running[pool.submit(point, asked.source, asked.overrides, keys, values)] = values
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in sorted(finished, key=lambda one: running[one]):
-                    yield running.pop(future), future.result()
-        except BrokenProcessPool as error:
-            lost = "; ".join(", ".join(values) for values in running.values())
-            msg = f"a worker died (out of memory, or killed) at one of: {lost}; finished points are kept, run it again"
-            raise SteplineError(msg) from error
-        finally:
-            for future in running:
-                future.cancel()
+    """Each point as it is finished."""
+    work = partial(point, asked.source, asked.overrides, [knob.key for knob in asked.knobs])
+    kept = "finished points are kept, run it again"
+    for index, row in each(work, left, asked.jobs, called=", ".join, remedy=kept):
+        yield left[index], row
 
 
 def point(source: str, overrides: Sequence[str], keys: Sequence[str], values: Sequence[str]) -> Row:

@@ -111,7 +111,7 @@ def _asked(
 ) -> dict[tuple[str, float], float]:  # fmt: skip
     questions = [_Question(scenario=scenario, way=way, part=name, by=by) for name, by in asked]
     found = {}
-    for done, (index, seconds) in enumerate(each(_answer, questions, jobs), start=1):
+    for done, (index, seconds) in enumerate(each(_answer, questions, jobs, called=lambda one: one.part), start=1):
         found[asked[index]] = seconds
         if told is not None:
             name, by = asked[index]
