@@ -136,6 +136,37 @@ def test_a_window_costs_its_tiles_and_never_less_than_its_bytes():
     assert (cost.duration, cost.bound_by) == (pytest.approx(seconds), "hbm")
 
 
+@pytest.mark.parametrize(
+    ("experts", "mnk", "forward", "weight"),
+    [
+        (160, (154, 3072, 5120), 0.1997, 0.0937), (256, (128, 4096, 7168), 0.2081, 0.0775),
+        (64, (512, 4096, 7168), 0.367, 0.2192), (20, (1232, 3072, 5120), 0.5134, 0.3276),
+        (40, (9832, 3072, 5120), 0.4746, 0.4186),
+    ],
+)  # fmt: skip
+def test_products_of_many_experts_on_b200(experts, mnk, forward, weight):
+    """SimuMax grouped GEMM table (fraction of 2250 TFLOP/s; weight gradients add to fp32): within a quarter."""
+    rows, n, k = mnk
+    x, w, y = experts * rows * k, experts * n * k, experts * rows * n
+    one = Kernel(
+        name="g", kind="gemm", flops=2.0 * rows * n * k * experts, bytes_read=2.0 * (x + w), bytes_written=2.0 * y,
+        m=rows, n=n, k=k, batch=experts, dtype="bf16", grouped=True,
+    )  # fmt: skip
+    back = replace(
+        one, m=n, n=k, k=rows, bytes_read=2.0 * (x + y) + 4.0 * w, bytes_written=4.0 * w, role="weight_grad"
+    )
+    for kernel, fraction in ((one, forward), (back, weight)):
+        reached = kernel.flops / kernel_cost(kernel, B200, "flash3", 1.0).duration
+        assert reached / 2250e12 == pytest.approx(fraction, rel=0.25)
+
+
+def test_a_product_in_pieces_has_fewer_rows_in_each():
+    whole = gemm(4096, 8192, 8192, dtype="bf16")
+    fit = A100.gemm["bf16"]
+    one, four = (kernel_cost(k, A100, "flash2", 1.0).duration - fit.t0 for k in (whole, replace(whole, pieces=4)))
+    assert four / one == pytest.approx((1 + fit.am / 1024) / (1 + fit.am / 4096))
+
+
 def test_a_head_between_two_fits_is_padded_up():
     one = Kernel(
         name="a", kind="attention", flops=1e12, bytes_read=0, bytes_written=0, m=4096, n=4096, k=96, causal=True

@@ -29,6 +29,7 @@ MODELS = (TINY_GPT, TINY_LLAMA, TINY_BERT, TINY_MOE, TINY_DEEPSEEK)
 # bytes of an element of an activation and of a weight with their scales; whether a pass finds the largest value;
 # whether one cast writes both directions
 BYTES = {
+    "delayed": (1, 1, False, True),  # Transformer Engine, DelayedScaling: the scale is known before
     "tensorwise": (1, 1, True, True),  # Transformer Engine, Float8CurrentScaling; NVIDIA fp8 primer
     "rowwise": (1, 1, False, False),  # torchao, float8 README: rowwise
     "blockwise": (1 + 4 / 128, 1 + 4 / 16384, False, True),  # DeepSeek-V3, section 3.3.2
@@ -180,3 +181,60 @@ def test_every_mix_has_positive_sizes(model, stack, tp, sequence_parallel, cp, e
     assert len(inputs) + len(weights) == len(backward)
     assert all(k.role == "weight_grad" for k in weights)
     assert not [k for k in own(inputs) if k.role == "weight_grad"]
+
+
+TE = replace(STACK_2024, weight_casts="once", narrow_tp_gather=True, narrow_param_gather=True, fused_accumulate=True)
+"""What Transformer Engine under Megatron-Core does, as far as narrow products go."""
+
+
+def test_weights_that_are_cast_once_a_step_cost_nothing_in_a_microbatch():
+    each, once = (linear_forward(sized(TINY_LLAMA, "mxfp8", stack), "l", IN, OUT) for stack in (STACK_2024, TE))
+    assert [k.name for k in each] == ["l.cast_input", "l.cast_weight", "l"]
+    assert [k.name for k in once] == ["l.cast_input", "l"]
+    apart = replace(TE, narrow_param_gather=False)
+    for stack, read, written in ((TE, 33 / 32, 33 / 32), (apart, 2, 2 * 33 / 32)):
+        (cast,) = kernels.cast_weights(W, replace(BF16, fp8="mxfp8"), stack)
+        assert (cast.bytes_read, cast.bytes_written) == pytest.approx((W * read, W * written))
+
+
+def test_with_delayed_scaling_a_norm_writes_the_operand_after_it():
+    names = [k.name for k in own(kernels.layer_forward(sized(TINY_LLAMA, "delayed", TE)))]
+    assert [name for name in names if ".cast_" in name] == ["attention.out.cast_input", "mlp.down.cast_input"]
+
+
+@pytest.mark.parametrize("recipe", ["delayed", "tensorwise", "mxfp8", "nvfp4"])
+def test_sequence_parallel_ranks_gather_what_they_have_cast(recipe):
+    """Inputs and gradients travel narrow and each rank casts its part; what is reduced stays 16 bits wide."""
+    x = BYTES[recipe][0]
+    for stack, width, parts in ((STACK_2024, 2, 1), (TE, x, 2)):
+        one = sized(TINY_LLAMA, recipe, stack, tp=2, sequence_parallel=True)
+        forward, backward = kernels.layer_forward(one), kernels.layer_backward(one)
+        gathered = [c.size for c in forward if isinstance(c, Collective) and c.kind == "all_gather"]
+        assert gathered == pytest.approx([TOKENS * 256 * width] * 2)
+        reduced = [c.size for c in forward if isinstance(c, Collective) and c.kind == "reduce_scatter"]
+        assert reduced == [TOKENS * 256 * 2] * 2
+        grads = [c.size for c in backward if isinstance(c, Collective) and c.kind == "all_gather"]
+        assert grads == pytest.approx([TOKENS * 256 * size for size in (width, x, width, x)])
+        cast = next(k for k in own(backward) if k.name == "mlp.down.cast_grad")
+        assert cast.bytes_read == TOKENS * 256 * 2 / parts
+
+
+def test_products_that_add_to_the_gradient_buffer_read_and_write_it():
+    one = sized(TINY_LLAMA, stack=TE)
+    weight = linear_backward(one, "l", IN, OUT)[-1]
+    assert (weight.bytes_read, weight.bytes_written) == ((X + Y) * 2 + W * 4, W * 4)
+    alone = replace(one, stack=STACK_2024)
+    assert linear_backward(alone, "l", IN, OUT)[-1].bytes_written == W * 2
+
+
+def test_products_beside_an_overlapped_exchange_are_cut_in_pieces():
+    """Both ends of a region forward, and the product that takes the gathered gradient; none without overlap."""
+    for overlap, names in (
+        (False, set()),
+        (True, {"attention.qkv", "attention.out", "mlp.up", "mlp.down", "mlp.down.input_grad",
+                "attention.out.input_grad"}),
+    ):  # fmt: skip
+        one = sized(TINY_LLAMA, tp=2, sequence_parallel=True, tp_overlap=overlap)
+        both = own((*kernels.layer_forward(one), *kernels.layer_backward(one)))
+        assert {k.name for k in both if k.pieces > 1} == names
+        assert {k.pieces for k in both if k.name in names} <= {2}

@@ -56,12 +56,14 @@ def _moved(kernel: Kernel) -> float:
 def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:
     """``t0 + max(2mnk(1+am/m)(1+an/n)(1+ak/k) / (peak e), bytes / (hbm eb))``: fits of published GEMM timings.
 
-    Rows (m) are the dimension that grows with the batch. A dimension that breaks the alignment of the tensor cores
-    drops the product to ``unaligned_flops_per_s`` (SwiGLU alignment search, ml-engineering: x0.68 on H100; cuBLAS of
-    CUDA 10 uses no tensor cores at all).
+    Rows (m) are the dimension that grows with the batch; a product in pieces has fewer in each. Products of many
+    experts have fits of their own (``DeviceSpec.grouped``): with few rows an expert, each waits for its weights.
+    A dimension that breaks the alignment of the tensor cores drops the product to ``unaligned_flops_per_s`` (SwiGLU
+    alignment search, ml-engineering: x0.68 on H100; cuBLAS of CUDA 10 uses no tensor cores at all).
     """
-    fit = device.gemm[kernel.dtype]
-    shape = (1 + fit.am / kernel.m) * (1 + fit.an / kernel.n) * (1 + fit.ak / kernel.k)
+    serial = kernel.grouped and kernel.dtype in device.grouped
+    fit = (device.grouped if serial else device.gemm)[kernel.dtype]
+    shape = (1 + fit.am * kernel.pieces / kernel.m) * (1 + fit.an / kernel.n) * (1 + fit.ak / kernel.k)
     rate = fit.peak * fit.e * sustained
     if not _aligned(kernel, device):
         rate = min(rate, _unaligned(kernel, device))
@@ -69,12 +71,16 @@ def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:
     if kernel.role == "weight_grad":
         compute *= device.wgrad_factor
     memory = _moved(kernel) / (device.hbm_bandwidth * fit.eb)
-    return KernelCost(duration=fit.t0 + max(compute, memory), bound_by="sm" if compute >= memory else "hbm")
+    both = compute + memory if serial else max(compute, memory)
+    return KernelCost(duration=fit.t0 + both, bound_by="sm" if compute >= memory else "hbm")
 
 
 def _aligned(kernel: Kernel, device: DeviceSpec) -> bool:
-    """Whether rows of all operands begin on tensor-core boundaries. fp32 runs on vector units: any shape will do."""
-    if kernel.dtype == "fp32":
+    """Whether rows of all operands begin on tensor-core boundaries. fp32 runs on vector units: any shape will do.
+
+    So it will for the rows of many experts, whose number is a mean and which are no operand's inner dimension.
+    """
+    if kernel.dtype == "fp32" or kernel.grouped:
         return True
     step = max(1, int(device.gemm_alignment / OPERAND_BYTES[kernel.dtype]))
     return kernel.n % step == 0 and kernel.k % step == 0 and kernel.m % step == 0

@@ -139,6 +139,7 @@ class DeviceFile(Block):
     sms: Count = _says("streaming multiprocessors")
     vector_flops_per_s: FlopsPerS = _says("fp32 rate outside tensor cores")
     gemm: GemmTable = _says("fitted GEMM speeds by dtype")
+    grouped: GemmTable = _or(GemmTable(), "fitted speeds of products of many experts in one launch, by dtype")
     flash: FlashTable = _or(FlashTable(), "fitted fused attention by kernel")
     flash_backward_ratio: Factor = _or(0.8, "rate of the backward attention kernel over the forward one")
     gemm_alignment: Alignment = _or(16.0, "bytes that a GEMM dimension must be a multiple of for full speed")
@@ -390,6 +391,9 @@ class StackFile(Block):
         "none", "passes over gathered parameters and whole gradients: none, FSDP's flat ones, FSDP2's copies in and out"
     )
     sharded_master: bool = _or(False, "zero 3: the shards are the fp32 master weights, cast before each gather")
+    weight_casts: Literal["each", "once"] = _or("each", "narrow recipes cast weights each microbatch, or once a step")
+    narrow_param_gather: bool = _or(False, "narrow recipes: parameters are gathered over dp in the recipe's form")
+    narrow_tp_gather: bool = _or(False, "narrow recipes: sequence-parallel gathers move the recipe's form")
     source: str = _or("", "where the numbers are from")
 
 

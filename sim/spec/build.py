@@ -123,6 +123,7 @@ def _fabric(fabric: FabricFile) -> types.FabricSpec:
 def _device(device: DeviceFile) -> types.DeviceSpec:
     keys: dict[str, Any] = dict(device)
     keys["gemm"] = fits_of(device.gemm)
+    keys["grouped"] = fits_of(device.grouped)
     keys["flash"] = {kernel: tuple(_flash(f) for f in fits) for kernel, fits in device.flash if fits}
     keys["gemm_alignment"] = int(device.gemm_alignment)
     return types.DeviceSpec(**keys)

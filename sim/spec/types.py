@@ -19,7 +19,7 @@ from sim.spec.network import NicSpec as NicSpec  # noqa: PLC0414
 from sim.spec.network import VariationSpec as VariationSpec  # noqa: PLC0414
 
 DType = Literal["fp32", "tf32", "fp16", "bf16"]
-Fp8Recipe = Literal["none", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"]
+Fp8Recipe = Literal["none", "delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"]
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 OPERAND_BYTES: Mapping[str, float] = {**DTYPE_BYTES, "fp8": 1.0, "fp4": 0.5}
 """Bytes of one operand of a matrix product; nothing is stored or computed in the narrow types outside of products."""
@@ -116,6 +116,8 @@ class FlashFit:
 class DeviceSpec:
     """One GPU: capacities and fitted kernel rates.
 
+    ``grouped``: products of many experts in one launch, whose arithmetic and memory do not overlap: ``t = t0 +
+    2mnk(...) / (peak*e) + bytes / (hbm*eb)``; a dtype that is not there costs as ``gemm`` says.
     ``vector_flops_per_s`` is the fp32 rate outside tensor cores, ``unaligned_flops_per_s`` what a 16-bit GEMM
     reaches when a dimension breaks ``gemm_alignment`` (bytes). ``fused_fraction`` and ``naive_fraction`` are the
     shares of ``hbm_bandwidth`` that memory-bound kernels sustain, ``kernel_floor`` their shortest duration (s).
@@ -127,6 +129,7 @@ class DeviceSpec:
     sms: int
     vector_flops_per_s: float
     gemm: Mapping[str, GemmFit]
+    grouped: Mapping[str, GemmFit] = field(default_factory=dict)
     flash: Mapping[str, tuple[FlashFit, ...]] = field(default_factory=dict)
     flash_backward_ratio: float = 0.8  # rate of the backward kernel over the forward one
     gemm_alignment: int = 16
@@ -404,6 +407,10 @@ class StackSpec:
     ``reducer_buckets``: PyTorch's DistributedDataParallel holds its buckets beside the gradients. ``flat_gather``:
     updated parameters are gathered through a flat copy of all of them. ``tp_buffers``: buffers of a whole region's
     input, kept for good.
+
+    Narrow recipes: ``weight_casts``: weights are cast for each microbatch, or once a step and kept so;
+    ``narrow_param_gather``: updated or sharded parameters travel in the recipe's form; ``narrow_tp_gather``: so do the
+    inputs and gradients that sequence-parallel ranks gather, cast before instead of after.
     """
 
     name: str
@@ -444,6 +451,9 @@ class StackSpec:
     recompute_stops: bool = False  # full recompute leaves out what backward does not need (PyTorch since 2.1)
     zero3_copies: Literal["none", "flat", "per_parameter"] = "none"  # FSDP's and FSDP2's passes beside collectives
     sharded_master: bool = False  # zero 3: the shards are the fp32 master weights
+    weight_casts: Literal["each", "once"] = "each"
+    narrow_param_gather: bool = False
+    narrow_tp_gather: bool = False
     source: str = ""
 
 

@@ -19,6 +19,7 @@ MACHINES = {
     "h200-sxm": "hgx-h200",
     "h800-sxm-80gb": "hgx-h800",
     "b200-sxm": "hgx-b200",
+    "b300-sxm": "hgx-b300",
     "gb200": "gb200-nvl72",
     "gb300": "gb300-nvl72",
     "v100-sxm3-32gb": "dgx-2",
@@ -35,10 +36,10 @@ STACKS = {
     "llm-foundry": "llm-foundry-2023",
     "ultrascale": "nanotron",
     "torchtitan": "torchtitan-compile",
-    "dgxc": "megatron-core-2025",
-    "nemo-24.07": "megatron-core-2025",
-    "megatron-bridge": "megatron-core-2025",
-    "simumax-b200": "megatron-core-2025",
+    "dgxc": "nemo-2025",
+    "nemo-24.07": "nemo-2024",
+    "megatron-bridge": "megatron-bridge-2025",
+    "simumax-b200": "megatron-lm-2025",
 }
 """What was run, by who published it. Other sources: see ``_stack``."""
 
@@ -55,6 +56,13 @@ FSDP = ("pytorch-fsdp", "llm-foundry-2023", "torchtitan-compile")
 
 FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 """Precision of a row -> recipe; the rest of the step is in bf16."""
+
+DELAYED = ("nemo-2024", "nemo-2025")
+"""Stacks whose fp8 is that of Transformer Engine 1.x: delayed scaling."""
+
+RECIPES = ("nemo-2024", "nemo-2025", "megatron-bridge-2025")
+"""Stacks whose recipes run tensor parallelism with sequence parallelism and user buffers (not in nvfp4), unless a row
+says not."""
 
 WINDOWS = re.compile(r"(alternating )?(?:(\d+) )?sliding window (\d+)(?: / (?:1 )?full)?(, sinks)?")
 """``alternating sliding window 128 / full, sinks``; ``5 sliding window 1024 / 1 full``; ``sliding window 4096``."""
@@ -160,9 +168,10 @@ def _layout(row: Row) -> dict[str, Any]:
     if layout["zero"] == 2 and _stack(row) in FSDP:  # SHARD_GRAD_OP: gathered once, freed after backward
         layout |= {"zero": 3, "reshard_after_forward": False}
     if tp > 1:
-        layout["sequence_parallel"] = row.flag("sequence_parallel", default=row.flag("gated_mlp"))
+        recipe = _stack(row) in RECIPES
+        layout["sequence_parallel"] = row.flag("sequence_parallel", default=recipe or row.flag("gated_mlp"))
         if not _stack(row).startswith("nanotron"):  # whose "asynchronous" is what its stack does by itself
-            layout["tp_overlap"] = row.flag("tp_overlap")
+            layout["tp_overlap"] = row.flag("tp_overlap", default=recipe and row.text("precision") != "nvfp4")
     if pp > 1 and vpp > 1:
         layout |= {"schedule": "interleaved", "virtual_stages": vpp}
     if _stack(row).startswith("nanotron") and pp > 1:
@@ -202,6 +211,8 @@ def _balanced(row: Row, stages: int) -> list[int]:
 def _precision(row: Row) -> dict[str, Any]:
     said = row.text("precision", "bf16")
     found: dict[str, Any] = {"compute": "bf16", "fp8": FP8[said]} if said in FP8 else {"compute": said}
+    if said == "fp8" and _stack(row) in DELAYED:
+        found["fp8"] = "delayed"
     if row.whole("grad_comm_bytes"):
         found["grad_comm"] = "fp32" if row.whole("grad_comm_bytes") == 4 else found["compute"]
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.spec.types import OffloadSpec
+from sim.spec.types import Scenario
 from sim.workload.block import BlockBuilder
 from sim.workload.kernels_shape import memory_pass
 from sim.workload.ops import Collective, Copy, Op, Phase, Work
@@ -33,7 +33,7 @@ class Gathers:
         param_bytes: float,
         prefetch: int,
         policies: Sequence[GradientPolicy],
-        offload: OffloadSpec,
+        scenario: Scenario,
     ) -> None:
         self.block = block
         self.units = units
@@ -41,7 +41,8 @@ class Gathers:
         self.param_bytes = param_bytes
         self.prefetch = prefetch
         self.policies = policies  # of what is sharded or elsewhere; none: all is here, and every method does nothing
-        self.offload = offload
+        self.scenario = scenario
+        self.offload = scenario.offload
         self.gathered: dict[int, tuple[int, ...]] = {}  # position -> indexes of its gathers
         self.computed: dict[int, int] = {}  # position -> index of its last kernel
         self.issued = 0
@@ -118,7 +119,7 @@ class Gathers:
     def _fetch(self, position: int, policy: GradientPolicy, deps: tuple[int, ...]) -> int:
         """One part of a unit: from drives to the host, over this rank's own link to the GPU, from the other ranks."""
         unit = self.units[position]
-        size = float(_moving(policy, unit) * self.param_bytes)
+        size = self._bytes(policy, unit)
         name = f"{unit.name} experts" if policy.experts else unit.name
         steps: list[tuple[str, Work, str, str]] = []
         if self.offload.parameters == "nvme":
@@ -146,8 +147,15 @@ class Gathers:
         """The compute of ``position`` ends with op ``last``; ``free`` its gathered parameters then."""
         self.computed[position] = last
         if free:
-            gathered = sum(_moving(policy, self.units[position]) for policy in self.policies)
-            self.block.frees(last, GATHERED, float(gathered * self.param_bytes))
+            gathered = sum(self._bytes(policy, self.units[position]) for policy in self.policies)
+            self.block.frees(last, GATHERED, gathered)
+
+    def _bytes(self, policy: GradientPolicy, unit: Unit) -> float:
+        """What a unit's gather carries: parameters in 16 bits or the recipe's form, without small tensors."""
+        if not _moving(policy, unit):
+            return 0.0
+        whole = policy.gathered(unit, self.scenario)
+        return whole - (policy.params(unit) - _moving(policy, unit)) * self.param_bytes
 
 
 def _moving(policy: GradientPolicy, unit: Unit) -> int:

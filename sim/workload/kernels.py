@@ -15,6 +15,7 @@ from sim.workload.kernels_moe import moe_backward, moe_forward
 from sim.workload.kernels_norm import branch_sum, join_backward, join_forward, norm_backward, norm_forward
 from sim.workload.kernels_optimizer import (
     accumulate_grads,
+    cast_weights,
     copy_and_zero,
     grad_clip,
     grad_norm,
@@ -32,6 +33,7 @@ __all__ = [
     "Kernels",
     "Shape",
     "accumulate_grads",
+    "cast_weights",
     "copy_and_zero",
     "embedding_backward",
     "embedding_forward",

@@ -24,7 +24,9 @@ from sim.workload.ops import Collective, Kernel
 
 def attention_forward(shape: Shape) -> Items:
     """QKV product and bias, head norms, rotation, attention proper, output product; its bias belongs to the join."""
-    out: list[Kernel | Collective] = [*linear_forward(shape, "attention.qkv", shape.hidden, shape.qkv_width)]
+    out: list[Kernel | Collective] = [
+        *linear_forward(shape, "attention.qkv", shape.hidden, shape.qkv_width, enters=True)
+    ]
     if shape.model.qkv_bias and not (shape.stack.fused_bias_activation or shape.stack.fused_linear_bias):
         out.append(bias_add(shape, "attention.qkv", shape.qkv_width))
     out.extend(_head_norms_forward(shape))
@@ -36,7 +38,9 @@ def attention_forward(shape: Shape) -> Items:
 
 def attention_backward(shape: Shape) -> Items:
     """The reverse: output product, attention proper, rotation, gathering of the QKV gradient, QKV product."""
-    out: list[Kernel | Collective] = [*linear_backward(shape, "attention.out", shape.q_width, shape.hidden)]
+    out: list[Kernel | Collective] = [
+        *linear_backward(shape, "attention.out", shape.q_width, shape.hidden, leaves=True)
+    ]
     out.extend(core_backward(shape))
     out.extend(_rope_backward(shape))
     out.extend(_head_norms_backward(shape))

@@ -34,8 +34,8 @@ def latent_forward(shape: Shape) -> Items:
     down.extend(linear_forward(between, "attention.kv_down", shape.hidden, keys))
     down.extend(norm_forward(between, "attention.kv_norm", model.kv_lora_rank))
     region: Items = (
-        *linear_forward(shape, "attention.q_up", queries, shape.q_width),
-        *linear_forward(shape, "attention.kv_up", model.kv_lora_rank, up_width(shape)),
+        *linear_forward(shape, "attention.q_up", queries, shape.q_width, enters=model.q_lora_rank > 0),
+        *linear_forward(shape, "attention.kv_up", model.kv_lora_rank, up_width(shape), enters=True),
         *_rotate_forward(shape),
         *core_forward(shape),
         *linear_forward(shape, "attention.out", shape.context_width, shape.hidden),
@@ -52,7 +52,7 @@ def latent_backward(shape: Shape) -> Items:
     queries, keys = latent_widths(shape)
     kv_up = linear_backward(shape, "attention.kv_up", model.kv_lora_rank, up_width(shape))
     region: Items = (
-        *linear_backward(shape, "attention.out", shape.context_width, shape.hidden),
+        *linear_backward(shape, "attention.out", shape.context_width, shape.hidden, leaves=True),
         *core_backward(shape),
         *_rotate_backward(shape),
         *(k for k in kv_up if k.role == "input_grad"),

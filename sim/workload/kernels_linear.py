@@ -10,23 +10,32 @@ from sim.workload.kernels_shape import FP32, Kernels, Role, Shape, memory_pass
 from sim.workload.ops import Kernel
 
 
-def linear_forward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernels:
-    """Y = X W^T over all tokens; input and weight are cast first where products are narrow."""
+def linear_forward(shape: Shape, name: str, inputs: int, outputs: int, *, enters: bool = False) -> Kernels:
+    """Y = X W^T over all tokens; input and weight are cast first where products are narrow.
+
+    ``enters``: X comes from a norm and over a region's border: the norm may write the narrow X, and where that is what
+    is gathered, only this rank's part of it is cast here. Weights that are cast once a step cost nothing here.
+    """
     recipe = shape.recipe
     product = _product(shape, name, (inputs, outputs), "forward")
     if recipe is None:
         return (product,)
     copies = 2 if recipe.keeps else 1
     x, w, _ = _elements(shape, inputs, outputs)
-    return (
-        *_cast(shape, f"{name}.cast_input", x, copies * recipe.operand, "forward"),
-        *_cast(shape, f"{name}.cast_weight", w, copies * recipe.weight, "forward"),
-        product,
-    )
+    if enters and recipe.from_norm:
+        cast: Kernels = ()
+    else:
+        mine = x // _parts(shape, enters)
+        cast = _cast(shape, f"{name}.cast_input", mine, copies * recipe.operand, "forward")
+    weight = _cast(shape, f"{name}.cast_weight", w, copies * recipe.weight, "forward")
+    return (*cast, *(weight if shape.stack.weight_casts == "each" else ()), product)
 
 
-def linear_backward(shape: Shape, name: str, inputs: int, outputs: int) -> Kernels:
-    """The input gradient dY W, then the weight gradient dY^T X, in autograd's order, each after its casts."""
+def linear_backward(shape: Shape, name: str, inputs: int, outputs: int, *, leaves: bool = False) -> Kernels:
+    """The input gradient dY W, then the weight gradient dY^T X, in autograd's order, each after its casts.
+
+    ``leaves``: Y crosses a region's border, so dY is gathered there; where in narrow form, a rank casts its part.
+    """
     size = (inputs, outputs)
     inner = _product(shape, f"{name}.input_grad", size, "input_grad")
     weight = _product(shape, f"{name}.weight_grad", size, "weight_grad")
@@ -35,7 +44,8 @@ def linear_backward(shape: Shape, name: str, inputs: int, outputs: int) -> Kerne
         return inner, weight
     x, w, y = _elements(shape, inputs, outputs)
     if recipe.keeps:
-        return (*_cast(shape, f"{name}.cast_grad", y, 2 * recipe.operand, "input_grad"), inner, weight)
+        mine = y // _parts(shape, leaves)
+        return (*_cast(shape, f"{name}.cast_grad", mine, 2 * recipe.operand, "input_grad"), inner, weight)
     return (
         *_cast(shape, f"{name}.cast_grad", y, recipe.operand, "input_grad"),
         *_cast(shape, f"{name}.cast_weight_columns", w, recipe.weight, "input_grad"),
@@ -56,6 +66,11 @@ def saved_input(shape: Shape, width: float) -> float:
     if recipe is None or not recipe.keeps:
         return shape.act(width)
     return float(shape.tokens * width * recipe.operand)
+
+
+def _parts(shape: Shape, border: bool) -> int:
+    """Ranks over which what a cast at a region's border reads is split."""
+    return shape.tp if border and shape.narrow_gather else 1
 
 
 def _groups(shape: Shape) -> int:

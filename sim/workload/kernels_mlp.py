@@ -30,7 +30,7 @@ def scripted_gelu(shape: Shape) -> bool:
 
 def mlp_forward(shape: Shape, name: str = "mlp") -> Kernels:
     """First product, bias, activation, second product; the last bias belongs to the residual join."""
-    out = [*linear_forward(shape, f"{name}.up", shape.hidden, shape.up_width)]
+    out = [*linear_forward(shape, f"{name}.up", shape.hidden, shape.up_width, enters=name == "mlp")]
     if shape.model.mlp_bias and not (shape.stack.fused_bias_activation or shape.stack.fused_linear_bias):
         out.append(bias_add(shape, f"{name}.up", shape.up_width))
     out.extend(_activation_forward(shape, name))
@@ -40,7 +40,11 @@ def mlp_forward(shape: Shape, name: str = "mlp") -> Kernels:
 
 def mlp_backward(shape: Shape, name: str = "mlp") -> Kernels:
     """The reverse, with the first product's bias gradient as a sum over tokens."""
-    out = [*linear_backward(shape, f"{name}.down", shape.ffn, shape.hidden), *_activation_backward(shape, name)]
+    leaves = name != "mlp.experts"  # these are whole on their rank
+    out = [
+        *linear_backward(shape, f"{name}.down", shape.ffn, shape.hidden, leaves=leaves),
+        *_activation_backward(shape, name),
+    ]
     if shape.model.mlp_bias:
         out.append(bias_grad(shape, f"{name}.up", shape.up_width, fused=shape.stack.fused_bias_activation))
     out.extend(linear_backward(shape, f"{name}.up", shape.hidden, shape.up_width))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sim.spec.types import DTYPE_BYTES, PrecisionSpec, StackSpec
 from sim.workload.kernels_shape import FP32, Kernels, memory_pass
 from sim.workload.ops import Kernel
+from sim.workload.recipes import RECIPES
 
 
 def _optimizer_pass(name: str, read: float, written: float, fused: bool = False) -> Kernel:
@@ -62,6 +63,18 @@ def copy_and_zero(params: float, precision: PrecisionSpec, tensors: int) -> Kern
         return (zero,) * tensors
     copy = _optimizer_pass("optimizer.param_copy", one * FP32, one * precision.param_bytes, fused=True)
     return (copy, zero) * tensors
+
+
+def cast_weights(params: int, precision: PrecisionSpec, stack: StackSpec) -> Kernels:
+    """Once a step: weights in the recipe's form, along both directions; their transposes alone if they arrive so."""
+    recipe = RECIPES[precision.fp8]
+    if not params:
+        return ()
+    if stack.narrow_param_gather and recipe.dtype == "fp8":
+        return (_optimizer_pass("optimizer.transpose_weights", params * recipe.weight, params * recipe.weight, True),)
+    read = float(params * precision.param_bytes)
+    cast = _optimizer_pass("optimizer.cast_weights", read, 2 * params * recipe.weight, True)
+    return (_optimizer_pass("optimizer.weights_amax", read, FP32, True), cast) if recipe.amax else (cast,)
 
 
 def optimizer_step(params: float, precision: PrecisionSpec, stack: StackSpec, tensors: int = 1) -> Kernels:

@@ -139,6 +139,12 @@ class Shape:
         return self.stack.fused_accumulate
 
     @property
+    def narrow_gather(self) -> bool:
+        """Whether what sequence-parallel ranks gather is in the recipe's form."""
+        keeps = self.recipe is not None and self.recipe.keeps
+        return keeps and self.stack.narrow_tp_gather and self.layout.sequence_parallel and self.tp > 1
+
+    @property
     def unquantised(self) -> Shape:
         """The same with 16-bit products: for whatever recipes leave alone."""
         return replace(self, precision=replace(self.precision, fp8="none")) if self.recipe else self

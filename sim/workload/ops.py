@@ -30,7 +30,8 @@ class Kernel:
 
     A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest. A ``grouped``
     one is a single launch of ``batch`` products with different numbers of rows (experts): ``m`` is their mean (``k`` of
-    a weight gradient), and ``flops`` counts all rows. An ``attention`` kernel is fused (flash) attention of ``n``
+    a weight gradient), and ``flops`` counts all rows. ``pieces``: a product cut by rows, so that an exchange of its
+    operand or result runs piece by piece beside it. An ``attention`` kernel is fused (flash) attention of ``n``
     queries over ``m`` keys, of which each sees the last ``window`` (0: all), ``k`` = head_dim, ``batch`` = sequences x
     heads. Everything else is bound by memory;
     ``quality`` says whether it was written as one fused pass or as a chain of naive element-wise passes, of which this
@@ -52,6 +53,7 @@ class Kernel:
     window: int = 0
     quality: Quality = "fused"
     grouped: bool = False
+    pieces: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

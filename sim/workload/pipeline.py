@@ -154,7 +154,7 @@ class PipelineRank:
             param_bytes=self.scenario.precision.param_bytes,
             prefetch=window(units, layout.prefetch, layout.live_parameters),
             policies=[p for p in self.policies if layout.zero == 3 and (p.ranks > 1 or away)],
-            offload=self.scenario.offload,
+            scenario=self.scenario,
         )
         if not forward:
             (gathers.skip_roots if layout.reshard_after_forward else gathers.skip_all)()
@@ -164,9 +164,9 @@ class PipelineRank:
 
     def _refresh(self, block: BlockBuilder, units: Sequence[Unit], *, first: bool) -> list[dict[int, int]]:
         """The first forward of a stage may gather what the last step updated: unit -> the gather that it waits for."""
-        layout, size = self.scenario.layout, self.scenario.precision.param_bytes
+        layout = self.scenario.layout
         wanted = [policy for policy in self.policies if first and layout.overlap_param_gather and policy.ranks > 1]
-        return [refresh(block, units, policy, param_bytes=size, bucket=layout.gather_bucket) for policy in wanted]
+        return [refresh(block, units, policy, scenario=self.scenario) for policy in wanted]
 
     def _forward(self, one: _Pass) -> Block:
         block, units = BlockBuilder(f"forward {one.stage}"), self.stages[one.stage]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sim.spec.types import DTYPE_BYTES, Scenario
+from sim.workload.recipes import RECIPES
 from sim.workload.shares import Held
 from sim.workload.units import Unit
 
@@ -52,6 +53,15 @@ class GradientPolicy:
     def params(self, held: Held) -> int:
         """The parameters that this policy is for."""
         return held.experts if self.experts else held.params - held.experts
+
+    def gathered(self, held: Held, scenario: Scenario) -> float:
+        """Bytes in which these parameters travel to be whole: 16 bits, or the recipe's form (not fp4: none does)."""
+        width, recipe = scenario.precision.param_bytes, scenario.precision.fp8
+        whole = float(self.params(held) * width)
+        if not scenario.stack.narrow_param_gather or recipe in ("none", "nvfp4"):
+            return whole
+        narrow = min(self.params(held), held.experts if self.experts else max(0, held.narrow - held.experts))
+        return whole - narrow * (width - RECIPES[recipe].weight)
 
     def tensors(self, unit: Unit) -> int:
         """The tensors of a unit that this policy is for; of all experts there are two, up (with gate) and down."""

@@ -6,6 +6,8 @@ order of a layer.
 
 - ``tensorwise``: current scaling (Transformer Engine ``Float8CurrentScaling``): one pass finds the largest value, one
   casts and writes the operand and its transpose, for Hopper's fp8 products want both operands contiguous along k.
+- ``delayed``: Transformer Engine ``DelayedScaling``: the scale comes from largest values of earlier steps, so one pass
+  casts, and a norm writes the narrow operand itself; backward makes the transpose.
 - ``rowwise``: torchao ``rowwise``: the largest value of a row is found in the casting kernel; a scale holds along one
   direction only, so backward casts again from 16-bit tensors along the other.
 - ``blockwise``: DeepSeek-V3 (section 3.3.2): tiles of 1 x 128 for activations and gradients, 128 x 128 for weights,
@@ -14,7 +16,7 @@ order of a layer.
 - ``nvfp4``: fp4 in blocks of 1 x 16 with one-byte scales (a weight's are equal in 16 rows) under an fp32 one a tensor,
   which takes a pass of its own; the Hadamard transform and the stochastic rounding are inside the cast.
 
-Weights are cast once a microbatch. Estimate: a framework that keeps the cast of the first microbatch saves that.
+Weights are cast once a microbatch, or once a step where the stack keeps the cast (``StackSpec.weight_casts``).
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Recipe:
     """Bytes of one ``element``, and of scales for each element of an activation and of a weight.
 
     ``amax``: a pass of its own finds the largest value. ``keeps``: one cast in forward writes both directions, and the
-    narrow copy is what backward reads; otherwise backward casts again from the 16-bit tensor.
+    narrow copy is what backward reads; otherwise backward casts again from the 16-bit tensor. ``from_norm``: a norm
+    writes the operand of the product after it.
     """
 
     dtype: str
@@ -39,6 +42,7 @@ class Recipe:
     weight_scale: float
     amax: bool
     keeps: bool
+    from_norm: bool = False
 
     @property
     def operand(self) -> float:
@@ -52,6 +56,9 @@ class Recipe:
 
 
 RECIPES: Mapping[Fp8Recipe, Recipe] = {
+    "delayed": Recipe(
+        dtype="fp8", element=1.0, scale=0.0, weight_scale=0.0, amax=False, keeps=True, from_norm=True
+    ),
     "tensorwise": Recipe(dtype="fp8", element=1.0, scale=0.0, weight_scale=0.0, amax=True, keeps=True),
     "rowwise": Recipe(dtype="fp8", element=1.0, scale=0.0, weight_scale=0.0, amax=False, keeps=False),
     "blockwise": Recipe(dtype="fp8", element=1.0, scale=4 / 128, weight_scale=4 / 128**2, amax=False, keeps=True),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sim.spec.types import Scenario
 from sim.workload.block import BlockBuilder
 from sim.workload.ops import Collective
 from sim.workload.policy import GradientPolicy
@@ -19,13 +20,15 @@ from sim.workload.units import Unit
 
 
 def refresh(
-    block: BlockBuilder, units: Sequence[Unit], policy: GradientPolicy, *, param_bytes: float, bucket: float
+    block: BlockBuilder, units: Sequence[Unit], policy: GradientPolicy, *, scenario: Scenario
 ) -> dict[int, int]:
     """Issue the gathers of one stage, of the parameters of one ``policy``: position of a unit -> the op it waits for.
 
-    A bucket takes whole units and is full once it has ``bucket`` bytes or more.
+    A bucket takes whole units and is full once it has ``gather_bucket`` bytes or more.
     """
-    number, sizes = _buckets([policy.params(unit) * param_bytes for unit in units], bucket)
+    number, sizes = _buckets(
+        [policy.gathered(unit, scenario) for unit in units], scenario.layout.gather_bucket
+    )
     what = "experts" if policy.experts else "parameters"
     issued = []
     for count, size in enumerate(sizes, start=1):

@@ -28,7 +28,8 @@ def region_forward(shape: Shape, kernels: Items, width: int = 0) -> Items:
     if shape.tp == 1:
         return kernels
     if shape.layout.sequence_parallel:
-        return (_exchange(shape, "all_gather", "next", width), *kernels, _exchange(shape, "reduce_scatter", "previous"))
+        kernels = _cut(shape, kernels, first=True, last=True)
+        return (_gather(shape, width), *kernels, _exchange(shape, "reduce_scatter", "previous"))
     return (*kernels, _exchange(shape, "all_reduce", "previous"))
 
 
@@ -44,7 +45,7 @@ def region_backward(shape: Shape, kernels: Items, width: int = 0) -> Items:
     last = max(i for i, k in enumerate(kernels) if isinstance(k, Kernel) and (k.kind, k.role) == ("gemm", "input_grad"))
     before, grad, after = kernels[:last], kernels[last], kernels[last + 1 :]
     if shape.layout.sequence_parallel:
-        incoming = _exchange(shape, "all_gather", "next")
+        incoming, before = _gather(shape), _cut(shape, before, first=True, last=False)
         kept = saved_input(shape, width or shape.hidden)
         again = replace(_exchange(shape, "all_gather", "next", independent=True), size=kept)
         scatter = _exchange(shape, "reduce_scatter", "next", width, independent=True)
@@ -73,6 +74,29 @@ def loss_exchange(shape: Shape) -> Items:
         return ()
     one = Collective(kind="all_reduce", axis="tp", size=float(shape.tokens * FP32))
     return (one, one, one)
+
+
+def _cut(shape: Shape, kernels: Items, *, first: bool, last: bool) -> Items:
+    """With ``tp_overlap`` the products at a region's borders are cut in as many pieces as there are ranks.
+
+    Transformer Engine's user buffers: each piece is multiplied as it arrives, or leaves as it is ready.
+    """
+    products = [i for i, k in enumerate(kernels) if isinstance(k, Kernel) and k.kind == "gemm"]
+    if not shape.layout.tp_overlap or not products:
+        return kernels
+    ends = {products[0]} if first else set[int]()
+    ends |= {products[-1]} if last else set()
+    return tuple(
+        replace(k, pieces=shape.tp) if i in ends and isinstance(k, Kernel) else k for i, k in enumerate(kernels)
+    )
+
+
+def _gather(shape: Shape, width: int = 0) -> Collective:
+    """What comes into a region: activations or gradients, cast before where the stack gathers the recipe's form."""
+    whole = _exchange(shape, "all_gather", "next", width)
+    if not (shape.narrow_gather and shape.recipe):
+        return whole
+    return replace(whole, size=whole.size / shape.elem * shape.recipe.operand)
 
 
 def _exchange(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.host_step import STATE_BYTES, SUB_GROUP
 from sim.workload.policy import sharded_master
+from sim.workload.recipes import RECIPES
 from sim.workload.shares import Held
 from sim.workload.step_end import shard
 
@@ -46,6 +47,8 @@ def on_gpu(scenario: Scenario, held: Held) -> tuple[tuple[str, float], ...]:
     if here:
         owned["optimizer states"] = states["optimizer states"] * here
     owned |= _buffers(scenario, held)
+    if narrow := _narrow_copies(scenario, held):
+        owned["parameters.narrow"] = narrow
     owned["framework"] = scenario.stack.context
     return tuple(owned.items())
 
@@ -64,6 +67,19 @@ def _buffers(scenario: Scenario, held: Held) -> dict[str, float]:
         whole = batch.micro * batch.sequence / layout.cp * scenario.model.hidden * width
         found["activations.gathered"] = scenario.stack.tp_buffers * whole
     return {owner: size for owner, size in found.items() if size}
+
+
+def _narrow_copies(scenario: Scenario, held: Held) -> float:
+    """Weights in the recipe's form along both directions, kept from one microbatch to the next beside the 16-bit ones.
+
+    Where parameters are stored in that form, both copies of one byte take what the 16 bits took.
+    """
+    recipe, stack = scenario.precision.fp8, scenario.stack
+    if recipe == "none" or stack.weight_casts == "each" or scenario.layout.zero == 3:
+        return 0.0
+    if stack.narrow_param_gather and recipe != "nvfp4":
+        return 0.0
+    return 2 * held.narrow * RECIPES[recipe].weight
 
 
 def _parameters(scenario: Scenario, held: Held) -> float:

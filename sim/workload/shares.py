@@ -34,6 +34,10 @@ class Held(Protocol):
     def small(self) -> int:
         """Parameters of tensors that ZeRO-3 keeps gathered (``layout.persistence_threshold``)."""
 
+    @property
+    def narrow(self) -> int:
+        """Parameters whose products are narrow."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
@@ -46,6 +50,7 @@ class Share:
     tensors: int
     experts: int = 0
     small: int = 0
+    narrow: int = 0
 
     @classmethod
     def of(cls, units: Iterable[Held]) -> Share:
@@ -56,6 +61,7 @@ class Share:
             tensors=sum(unit.tensors for unit in held),
             experts=sum(unit.experts for unit in held),
             small=sum(unit.small for unit in held),
+            narrow=sum(unit.narrow for unit in held),
         )
 
 

@@ -43,6 +43,8 @@ def optimizer_block(scenario: Scenario, held: Held, *, shared_embedding: float =
     after = _host_step(block, scenario, share) if on_host else _gpu_step(block, scenario, share, tensors)
     if 1 <= scenario.layout.zero < 3 and not scenario.layout.overlap_param_gather:
         _gather_parameters(block, scenario, held, after)
+    if scenario.precision.fp8 != "none" and scenario.stack.weight_casts == "once":
+        block.kernels(kernels.cast_weights(held.narrow, scenario.precision, scenario.stack), "O")
     return block.block()
 
 
@@ -144,7 +146,7 @@ def _gather_parameters(block: BlockBuilder, scenario: Scenario, held: Held, afte
     """ZeRO 1 and 2: every rank gathers the parameters that the others updated, bucket by bucket."""
     begin = len(block.ops)
     for policy in policies_for(scenario):
-        total = float(policy.params(held) * scenario.precision.param_bytes) if policy.ranks > 1 else 0.0
+        total = policy.gathered(held, scenario) if policy.ranks > 1 else 0.0
         buckets = math.ceil(total / scenario.layout.gather_bucket)
         what = "experts" if policy.experts else "parameters"
         for number in range(buckets):

@@ -12,6 +12,7 @@ from sim.spec.types import Scenario
 from sim.workload import kernels, shares, stash
 from sim.workload.kernels import Items
 from sim.workload.model import is_moe, window_of
+from sim.workload.ops import Kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Unit:
     forward_workspace: float
     workspace: float
     root: bool
+    narrow: int = 0  # parameters whose products are narrow
 
 
 def shape_of(scenario: Scenario) -> kernels.Shape:
@@ -119,7 +121,14 @@ class _Layers:
             forward_workspace=0.0,
             workspace=stash.layer_workspace(shape, layer),
             root=False,
+            narrow=_narrow(kernels.layer_forward(shape, layer)),
         )
+
+
+def _narrow(forward: Items) -> int:
+    """Weights of narrow products: (m x k)(k x n) has k x n of them."""
+    products = (k for k in forward if isinstance(k, Kernel) and k.dtype in ("fp8", "fp4"))
+    return sum(k.n * k.k * k.batch for k in products)
 
 
 def _without_checkpoint(stashed: dict[str, float], shape: kernels.Shape) -> dict[str, float]:
