@@ -128,4 +128,5 @@ def _end(block: tuple[PlanOp, ...], begin: int, final: list[int]) -> int:
 def _simple(op: PlanOp, begin: int, index: int) -> bool:
     """Whether nothing but ops from ``begin`` to its own ``index`` and its resources decides when it runs."""
     alone = op.group < 0 and not op.sync and all(share <= FULL for _, share in op.loads)
+    alone = alone and op.latency + op.duration > 0.0  # what takes no time has its order among events of one instant
     return alone and all(begin <= dep < index for dep in op.deps)
