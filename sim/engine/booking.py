@@ -30,6 +30,7 @@ class Booking(Sharing):
         super().__init__(plan)
         self.owner: list[Chain | None] = [None] * len(plan.resources)  # the chain laid out on a resource
         self.record = Record()
+        self.contended: list[tuple[int, int, float]] = []
         self.last_end = 0.0  # the clock may run on over stale timers
         self.deferring = False  # ops that could begin at once wait for an event of this instant
         self.on_launched = (self._launched,)
@@ -65,6 +66,10 @@ class Booking(Sharing):
     def _issue(self, rank: Rank, now: float) -> None:
         raise NotImplementedError
 
+    @staticmethod
+    def _filled(rank: Rank, chain: Chain) -> None:
+        raise NotImplementedError
+
     def _go_on(self, rank: Rank, run: Run | None, chain: Chain | None, now: float) -> None:
         raise NotImplementedError
 
@@ -77,27 +82,56 @@ class Booking(Sharing):
         last = len(chain.launched)
         if last - first < 2 or rank.laid is not None or rank.issuing:
             return False
-        template = chain.template
         users, owner = self.users, self.owner
-        for r in template.footprint:
+        for r in chain.template.footprint:
             if users[r] or owner[r] is not None:
                 return False
+        chain.resumed = None
+        self._lay_out(chain, first, last, now)
+        return True
+
+    def _resume(self, run: Run, now: float) -> bool:
+        """Lay out a chain again whose op was slowed and now runs at full speed, alone on all that the chain uses."""
+        chain, rank, first = run.chain, run.rank, run.place
+        assert chain is not None
+        last = len(chain.launched)
+        if last - first < 2 or rank.laid is not None or rank.issuing:
+            return False
+        users, owner, load = self.users, self.owner, self.load
+        for r in chain.template.footprint:
+            using = users[r]
+            if owner[r] is not None or len(using) > 1 or (using and run not in using):
+                return False
+        for r, _ in run.loads:
+            del users[r][run]
+            load[r] = 0.0
+        run.end_event = None
+        chain.resumed = run
+        self._lay_out(chain, first, last, now)
+        return True
+
+    def _lay_out(self, chain: Chain, first: int, last: int, now: float) -> None:
+        """All times from place ``first`` on, and one event at the end of them."""
+        template, resumed, rank = chain.template, chain.resumed, chain.rank
         for place, other in chain.known.items():
             if other.dependents and first <= place < last - 1:
                 last = place + 1
         chain.odd = None
-        if chain.launched[last - 1] + template.slack <= now:
+        if chain.launched[last - 1] + template.slack > now:
+            chain.ends = _with_launches(chain, first, last, now)
+        elif resumed is None:
             chain.ends = list(accumulate(template.steps[2 * first : 2 * last], initial=now))[2::2]
         else:
-            chain.ends = _with_launches(chain, first, last, now)
+            chain.ends = list(accumulate(template.steps[2 * first + 2 : 2 * last], initial=now + resumed.left))[::2]
+        owner = self.owner
         for r in template.footprint:
             owner[r] = chain
         rank.laid = chain
         chain.first, chain.last, chain.at = first, last, first
-        chain.ready, chain.cause, chain.cause_span = now, run.cause, run.cause_span
+        run = chain.known[first]
+        chain.ready, chain.cause, chain.cause_span = run.ready, run.cause, run.cause_span
         chain.event = timer = Timer(chain, self.on_chain_end)
         heappush(self.queue, (chain.ends[-1], NORMAL, next(self.eid), timer))
-        return True
 
     def _lift(self, chain: Chain) -> None:
         """The resources are free again."""
@@ -124,6 +158,8 @@ class Booking(Sharing):
         record.of.extend((base, place - at, chain.action, chain.microbatch))
         if at == first:
             record.odd.extend((base, chain.cause, chain.cause_span, chain.ready))
+            if chain.resumed is not None and chain.resumed.bound:
+                self.contended.extend((base, r, seconds) for r, seconds in chain.resumed.bound.items())
         else:
             cause, span, ready = self._why(chain, at)
             record.odd.extend((base, cause, span, ready))
@@ -155,16 +191,51 @@ class Booking(Sharing):
             rank.outstanding -= sum(kernels[at:place])
             return
         deferred, self.deferring = self.deferring, True
-        shift = base - at
-        for index, end in enumerate(chain.ends[at - chain.first : place - chain.first], start=at):
-            rank.outstanding -= kernels[index]
+        shift, ends, first = base - at, chain.ends, chain.first
+        while at < place:
+            if rank.stalled and rank.filling is not None and not rank.filling.waiting:
+                at = self._refill(chain, rank.filling, at, place, shift)
+                continue
+            rank.outstanding -= kernels[at]
             if rank.stalled:
+                end = ends[at - first]
                 if end >= rank.host_time:
-                    rank.released_by = index + shift
+                    rank.released_by = at + shift
                 if rank.outstanding < limit:
                     rank.stalled = False
                     self._issue(rank, end)
+            at += 1
         self.deferring = deferred
+
+    def _refill(self, chain: Chain, filling: Chain, at: int, place: int, shift: int) -> int:
+        """As ops from ``at`` on end, the stalled host issues more of the chain that it is filling; the next place.
+
+        NOTE: as ``_issue`` and ``_fill`` op by op; in large steps nearly every op is issued here.
+        """
+        rank, kernels, ends, first = chain.rank, chain.template.kernels, chain.ends, chain.first
+        limit, clock, outstanding, by = self.plan.launch_queue, rank.host_time, rank.outstanding, rank.released_by
+        launched, held, template = filling.launched, filling.held, filling.template
+        launch, rest, more = template.launch, template.rest, template.kernels
+        number, count, end = len(launched), len(launch), 0.0
+        while at < place and number < count:
+            outstanding -= kernels[at]
+            end = ends[at - first]
+            if end >= clock:
+                by, clock = at + shift, end
+            at += 1
+            while outstanding < limit and number < count:
+                clock += launch[number]
+                launched.append(clock)
+                held.append(by)
+                clock += rest[number]
+                outstanding += more[number]
+                number += 1
+        rank.host_time, rank.outstanding, rank.released_by = clock, outstanding, by
+        if number == count:
+            rank.stalled = False
+            self._filled(rank, filling)
+            self._issue(rank, end)
+        return at
 
     # -- the end, or somebody asks ----------------------------------------------------------------------------------
 
@@ -193,7 +264,11 @@ class Booking(Sharing):
         place = chain.at
         cause, span, ready = self._why(chain, place)
         end = chain.ends[place - chain.first]
+        resumed = chain.resumed if place == chain.first else None
         self._lift(chain)
+        if resumed is not None:
+            self._take(resumed, end)
+            return
         run = chain.run_at(place)
         run.cause, run.cause_span = cause, span
         run.ready = run.start = ready
@@ -206,13 +281,17 @@ class Booking(Sharing):
             heappush(self.queue, (begin, NORMAL, next(self.eid), run))
         else:
             run.left = self._stretched(run, begin) if run.op.reach > 0.0 else run.op.duration
-            for r, share in run.loads:
-                self.load[r] += share
-                self.users[r][run] = share
-            run.last, run.speed, run.binder = begin, 1.0, -1
-            run.end_event = run
-            run.callbacks = self.on_end
-            heappush(self.queue, (end, NORMAL, next(self.eid), run))
+            run.last = begin
+            self._take(run, end)
+
+    def _take(self, run: Run, end: float) -> None:
+        """A run at full speed takes its resources until ``end``; ``left`` and ``last`` are the caller's."""
+        for r, share in run.loads:
+            self.load[r] += share
+            self.users[r][run] = share
+        run.speed, run.binder = 1.0, -1
+        run.end_event = timer = Timer(run, self.on_timer)
+        heappush(self.queue, (end, NORMAL, next(self.eid), timer))
 
     # -- ops that cannot wait for the chain's end -------------------------------------------------------------------
 
@@ -236,7 +315,10 @@ def _with_launches(chain: Chain, first: int, last: int, now: float) -> list[floa
     """Ends of ops some of which may wait for their launches; ``chain.odd`` says which."""
     ends, odd = [], {}
     end = now
-    for place in range(first, last):
+    if chain.resumed is not None:
+        end = now + chain.resumed.left
+        ends.append(end)
+    for place in range(first + len(ends), last):
         op, launched = chain.template.ops[place], chain.launched[place]
         if launched > end:
             odd[place] = end = launched

@@ -52,7 +52,7 @@ class Chain:
 
     __slots__ = (
         "action", "at", "cause", "cause_span", "ends", "event", "first", "held", "known", "last", "last_span",
-        "launched", "microbatch", "odd", "rank", "ready", "template", "waiting", "wake",
+        "launched", "microbatch", "odd", "rank", "ready", "resumed", "template", "waiting", "wake",
     )  # fmt: skip
     cause: int  # why the op at ``first`` was ready, and after which span
     cause_span: int
@@ -63,6 +63,7 @@ class Chain:
     last_span: int  # of the op before ``at``
     odd: dict[int, float] | None  # place -> launch, of ops laid out that wait for their launch
     ready: float  # when the op at ``first`` was
+    resumed: Run | None  # the op at ``first``, where it ran by itself before and has ``left`` to do from then on
     wake: object  # the timer that will let the host go on before the end
 
     def __init__(self, template: Template, head: Run) -> None:
@@ -75,7 +76,7 @@ class Chain:
         self.at = 0  # the place that has not ended
         self.waiting = False  # its turn has come, but the host has not issued it
         self.known = {0: head}  # ops that are runs of their own: others may wait for them, or they run by themselves
-        self.event = self.wake = None
+        self.event = self.wake = self.resumed = None
         self.last_span = -1
 
     def run_at(self, place: int) -> Run:

@@ -41,7 +41,6 @@ class Engine(Booking):
         self.ranks = [Rank(i, r, [units(block) for block in r.blocks]) for i, r in enumerate(plan.ranks)]
         self.arrived: list[list[Run]] = [[] for _ in plan.group_sizes]
         self.told = 0  # number of finished spans at which progress is next told
-        self.contended: list[tuple[int, int, float]] = []
         self.on_ready = (self._ready_event,)
 
     def run(self) -> Timeline:

@@ -25,6 +25,12 @@ def max_min(loads: Sequence[Loads], weights: Sequence[float]) -> tuple[list[floa
     number of activities.
     """
     count = len(loads)
+    if count <= 2 and max(map(len, loads)) <= 1:
+        shared = [row[0] for row in loads if row]
+        if not shared:
+            return [1.0] * count, [-1] * count
+        if len({r for r, _ in shared}) == 1 and len(shared) == count:
+            return _on_one(shared[0][0], [load for _, load in shared], weights)
     speeds = [0.0] * count
     binders = [-1] * count
     users: dict[int, list[tuple[int, float]]] = {}
@@ -51,6 +57,28 @@ def max_min(loads: Sequence[Loads], weights: Sequence[float]) -> tuple[list[floa
                 growing[r] -= 1
                 if not growing[r]:  # by count: what is left of the sum is rounding, and would fill it once more
                     del growth[r]
+    return speeds, binders
+
+
+def _on_one(r: int, loads: Sequence[float], weights: Sequence[float]) -> tuple[list[float], list[int]]:
+    """One or two activities on one full resource, as nearly always: the same algebra without the search.
+
+    The heavier reaches its full speed first, if the resource has room for both until then; the other gets the rest.
+    """
+    growth = [weight * load for weight, load in zip(weights, loads, strict=True)]
+    top = max(weights)
+    level, rate = 1.0 / top, sum(growth)
+    if 1.0 / rate < level * (1.0 - SLACK):
+        level = 1.0 / rate
+        return [min(1.0, weight * level) for weight in weights], [r] * len(loads)
+    if len(loads) == 1 or weights[0] == weights[1]:
+        return [1.0] * len(loads), [-1] * len(loads)
+    heavy = 0 if weights[0] == top else 1
+    light = 1 - heavy
+    speeds, binders = [1.0, 1.0], [-1, -1]
+    rest = (1.0 - loads[heavy]) / loads[light]
+    if rest < 1.0 - SLACK:
+        speeds[light], binders[light] = rest, r
     return speeds, binders
 
 

@@ -39,6 +39,9 @@ class Sharing:
     def _finish(self, run: Run) -> None:
         raise NotImplementedError
 
+    def _resume(self, run: Run, now: float) -> bool:
+        raise NotImplementedError
+
     def _timer(self, timer: Timer) -> None:
         run = timer.of
         if run.end_event is timer:
@@ -65,6 +68,7 @@ class Sharing:
         """Re-share the full resources that changed at this instant, and those they are connected to."""
         self.solve_wanted = False
         now = self.env._now
+        load = self.load
         runs = self._component()
         booked = [run for run in runs if run.last > now]
         if booked:
@@ -75,7 +79,7 @@ class Sharing:
         if not runs:
             return
         self.solves += 1
-        loads = [[(r, share) for r, share in run.loads if self.load[r] > FULL and share > 0.0] for run in runs]
+        loads = [[(r, share) for r, share in run.loads if load[r] > FULL and share > 0.0] for run in runs]
         speeds, binders = max_min(loads, [run.op.weight for run in runs])
         for run, speed, binder in zip(runs, speeds, binders, strict=True):
             if speed == run.speed and run.end_event is not None:
@@ -85,6 +89,8 @@ class Sharing:
                 continue
             self._progress_run(run, now)
             run.speed, run.binder = speed, binder
+            if speed == 1.0 and run.chain is not None and self._resume(run, now):
+                continue
             timer = Timer(run, self.on_timer)
             run.end_event = timer
             heappush(self.queue, (now + run.left / speed, NORMAL, next(self.eid), timer))
