@@ -12,12 +12,14 @@ may begin before the chain ends has an event of its own (``_plan_wake``); all ot
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from heapq import heappush
 from itertools import accumulate
 
+from sim.engine.beside import NEVER, ends_beside, left_at, paces
 from sim.engine.chains import Chain, Template
 from sim.engine.sharing import Sharing
-from sim.engine.state import NORMAL, Rank, Run, Timer
+from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
 from sim.plan import Plan, PlanOp
 from sim.timeline.columns import CAUSE_LAUNCH
 from sim.timeline.record import Record
@@ -77,68 +79,149 @@ class Booking(Sharing):
 
     def _lay(self, run: Run, now: float) -> bool:
         """Lay out what is issued of a chain from this op on, which is ready now; False where there is no room."""
-        chain, rank, first = run.chain, run.rank, run.place
-        assert chain is not None
-        last = len(chain.launched)
-        if last - first < 2 or rank.laid is not None or rank.issuing:
-            return False
-        users, owner = self.users, self.owner
-        for r in chain.template.footprint:
-            if users[r] or owner[r] is not None:
-                return False
-        chain.resumed = None
-        self._lay_out(chain, first, last, now)
-        return True
+        return self._laid(run, now, resumed=False)
 
     def _resume(self, run: Run, now: float) -> bool:
-        """Lay out a chain again whose op was slowed and now runs at full speed, alone on all that the chain uses."""
+        """Lay out a chain again whose op was slowed and now runs at full speed; False where there is no room."""
+        if not self._laid(run, now, resumed=True):
+            return False
+        chain = run.rank.laid
+        assert chain is not None
+        self._plan_wake(chain)
+        return True
+
+    def _laid(self, run: Run, now: float, *, resumed: bool) -> bool:
         chain, rank, first = run.chain, run.rank, run.place
         assert chain is not None
         last = len(chain.launched)
         if last - first < 2 or rank.laid is not None or rank.issuing:
             return False
-        users, owner, load = self.users, self.owner, self.load
+        users, owner, guest = self.users, self.owner, None
         for r in chain.template.footprint:
-            using = users[r]
-            if owner[r] is not None or len(using) > 1 or (using and run not in using):
+            if owner[r] is not None:
                 return False
-        for r, _ in run.loads:
-            del users[r][run]
-            load[r] = 0.0
-        run.end_event = None
-        chain.resumed = run
-        self._lay_out(chain, first, last, now)
+            for other in users[r]:
+                if other is not run and other is not guest:
+                    if guest is not None:
+                        return False
+                    guest = other
+        if guest is not None and not self._may_be_beside(chain, guest, last, now):
+            return False
+        if resumed:
+            self._leave(run)
+        chain.resumed = run if resumed else None
+        chain.ready, chain.cause, chain.cause_span = run.ready, run.cause, run.cause_span
+        self._lay_out(chain, first, now, guest)
         return True
 
-    def _lay_out(self, chain: Chain, first: int, last: int, now: float) -> None:
-        """All times from place ``first`` on, and one event at the end of them."""
-        template, resumed, rank = chain.template, chain.resumed, chain.rank
+    @staticmethod
+    def _may_be_beside(chain: Chain, guest: Run, last: int, now: float) -> bool:
+        """Whether a run at full speed keeps it beside a chain that waits for no launch."""
+        steady = guest.speed == 1.0 and guest.op.reach == 0.0 and guest.end_event is not None
+        free = chain.launched[last - 1] + chain.template.slack <= now
+        return steady and free and len(paces(chain.template, guest.op)) > 0
+
+    def _leave(self, run: Run) -> None:
+        """A run gives its resources back without having ended."""
+        load, users = self.load, self.users
+        for r, share in run.loads:
+            del users[r][run]
+            load[r] = load[r] - share if users[r] else 0.0
+        run.end_event = None
+
+    def _lay_out(self, chain: Chain, first: int, now: float, guest: Run | None) -> None:
+        """All times from place ``first`` on, and one event at the end of them.
+
+        ``now``: when the op there is ready; where it runs already (``chain.resumed``), the present.
+        """
+        template, resumed, rank, last = chain.template, chain.resumed, chain.rank, len(chain.launched)
         for place, other in chain.known.items():
             if other.dependents and first <= place < last - 1:
                 last = place + 1
-        chain.odd = None
-        if chain.launched[last - 1] + template.slack > now:
+        left = None if resumed is None else resumed.left
+        chain.odd = chain.slowed = None
+        chain.guest, chain.window = guest, NEVER
+        if guest is not None:
+            chain.window, chain.paces = (guest.last, guest.last + guest.left), paces(template, guest.op)
+            guest.hosts = (*guest.hosts, chain)
+            start = (now, left)
+            chain.ends, chain.slowed = ends_beside(template, chain.paces, (first, last), start, chain.window)
+        elif chain.launched[last - 1] + template.slack > now:
             chain.ends = _with_launches(chain, first, last, now)
-        elif resumed is None:
+        elif left is None:
             chain.ends = list(accumulate(template.steps[2 * first : 2 * last], initial=now))[2::2]
         else:
-            chain.ends = list(accumulate(template.steps[2 * first + 2 : 2 * last], initial=now + resumed.left))[::2]
+            chain.ends = list(accumulate(template.steps[2 * first + 2 : 2 * last], initial=now + left))[::2]
         owner = self.owner
         for r in template.footprint:
             owner[r] = chain
         rank.laid = chain
         chain.first, chain.last, chain.at = first, last, first
-        run = chain.known[first]
-        chain.ready, chain.cause, chain.cause_span = run.ready, run.cause, run.cause_span
         chain.event = timer = Timer(chain, self.on_chain_end)
         heappush(self.queue, (chain.ends[-1], NORMAL, next(self.eid), timer))
+
+    # -- a guest comes ----------------------------------------------------------------------------------------------
+
+    def _welcome(self, run: Run, now: float) -> list[Chain] | None:
+        """The chains beside which a run may begin its latency now, at full speed throughout; None: it may not."""
+        load, owner, hosts = self.load, self.owner, []
+        if run.op.reach > 0.0:
+            return None
+        for r, share in run.loads:
+            if load[r] + share > FULL:
+                return None
+            chain = owner[r]
+            if chain is not None and chain not in hosts:
+                if chain.guest is not None or chain.odd is not None or not paces(chain.template, run.op):
+                    return None
+                hosts.append(chain)
+        for chain in hosts:
+            self._settle(chain, now, chain.last - 1)
+        return hosts if all(chain.event is not None for chain in hosts) else None
+
+    def _be_guest(self, run: Run, hosts: Sequence[Chain], now: float) -> None:
+        """A run has taken its resources; chains that are laid out on them go on beside it."""
+        for chain in hosts:
+            self._pause(chain, now)
+            place, resumed = chain.at, chain.resumed
+            self._lift(chain)
+            self._lay_out(chain, place, now if resumed is not None else chain.ready, run)
+            self._plan_wake(chain)
+
+    def _pause(self, chain: Chain, now: float) -> None:
+        """Make the op under way the first laid out; it is ``chain.resumed``, up to date, where its demand has begun."""
+        place = chain.at
+        cause, span, ready = self._why(chain, place)
+        resumed = chain.resumed if place == chain.first else None
+        begin = ready + chain.template.steps[2 * place] if resumed is None else resumed.last
+        if begin <= now:
+            run = chain.run_at(place)
+            if resumed is None:
+                run.cause, run.cause_span = cause, span
+                run.ready = run.start = ready
+                run.left = run.op.duration
+            self._bring_up(chain, run, begin, now)
+            resumed = run
+        chain.resumed = resumed
+        chain.cause, chain.cause_span, chain.ready = cause, span, ready
+
+    @staticmethod
+    def _bring_up(chain: Chain, run: Run, begin: float, now: float) -> None:
+        """What is left now of a run that began its demand at ``begin``, and what slowed it until now."""
+        pace = chain.paces[run.place] if chain.slowed is not None else (1.0, -1)
+        run.left, slow = left_at(now, begin, run.left, pace, chain.window)
+        run.last = now
+        if slow > 0.0:
+            if run.bound is None:
+                run.bound = {}
+            run.bound[pace[1]] = run.bound.get(pace[1], 0.0) + slow
 
     def _lift(self, chain: Chain) -> None:
         """The resources are free again."""
         for r in chain.template.footprint:
             self.owner[r] = None
         chain.rank.laid = None
-        chain.event = chain.wake = None
+        chain.event = chain.wake = chain.guest = None
 
     # -- what has happened by now -----------------------------------------------------------------------------------
 
@@ -160,6 +243,10 @@ class Booking(Sharing):
             record.odd.extend((base, chain.cause, chain.cause_span, chain.ready))
             if chain.resumed is not None and chain.resumed.bound:
                 self.contended.extend((base, r, seconds) for r, seconds in chain.resumed.bound.items())
+        if chain.slowed:
+            for other, (r, seconds) in chain.slowed.items():
+                if at <= other < place:
+                    self.contended.append((base + other - at, r, seconds))
         else:
             cause, span, ready = self._why(chain, at)
             record.odd.extend((base, cause, span, ready))
@@ -265,33 +352,41 @@ class Booking(Sharing):
         cause, span, ready = self._why(chain, place)
         end = chain.ends[place - chain.first]
         resumed = chain.resumed if place == chain.first else None
+        beside = chain.slowed is not None
         self._lift(chain)
-        if resumed is not None:
-            self._take(resumed, end)
-            return
         run = chain.run_at(place)
-        run.cause, run.cause_span = cause, span
-        run.ready = run.start = ready
-        begin = ready + run.op.latency
-        if ready > now:  # it still waits for its launch
-            run.callbacks = self.on_launched
-            heappush(self.queue, (ready, NORMAL, next(self.eid), run))
-        elif begin > now:
-            run.callbacks = self.on_demand
-            heappush(self.queue, (begin, NORMAL, next(self.eid), run))
-        else:
+        if resumed is None:
+            run.cause, run.cause_span = cause, span
+            run.ready = run.start = ready
+            begin = ready + run.op.latency
+            if ready > now:  # it still waits for its launch
+                run.callbacks = self.on_launched
+                heappush(self.queue, (ready, NORMAL, next(self.eid), run))
+                return
+            if begin > now:
+                run.callbacks = self.on_demand
+                heappush(self.queue, (begin, NORMAL, next(self.eid), run))
+                return
             run.left = self._stretched(run, begin) if run.op.reach > 0.0 else run.op.duration
             run.last = begin
-            self._take(run, end)
+        if beside:
+            self._bring_up(chain, run, run.last, now)
+        self._take(run, end, now)
 
-    def _take(self, run: Run, end: float) -> None:
-        """A run at full speed takes its resources until ``end``; ``left`` and ``last`` are the caller's."""
+    def _take(self, run: Run, end: float, now: float) -> None:
+        """A run takes its resources until ``end``, or until a solve says otherwise; its ``left`` is the caller's."""
+        run.speed, run.binder = 1.0, -1
+        run.end_event = timer = Timer(run, self.on_timer)
         for r, share in run.loads:
             self.load[r] += share
             self.users[r][run] = share
-        run.speed, run.binder = 1.0, -1
-        run.end_event = timer = Timer(run, self.on_timer)
-        heappush(self.queue, (end, NORMAL, next(self.eid), timer))
+            if self.load[r] > FULL:
+                self.dirty[r] = None
+                run.end_event = None
+        if run.end_event is None:
+            self._want_solve(run, now)
+        else:
+            heappush(self.queue, (end, NORMAL, next(self.eid), timer))
 
     # -- ops that cannot wait for the chain's end -------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ uses its resources its times are sums, and cost the engine one event together (`
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from sim.engine.state import FULL, Rank, Run
@@ -23,8 +24,8 @@ class Template:
     """The ops of a chain, and what is the same each time it runs. All lists are by place in the chain."""
 
     __slots__ = (
-        "causes", "cumulative", "footprint", "index", "kernels", "launch", "ops", "others", "rest", "rows", "slack",
-        "steps", "stream", "streams",
+        "causes", "cumulative", "footprint", "index", "kernels", "launch", "ops", "others", "paces", "rest", "rows",
+        "slack", "steps", "stream", "streams",
     )  # fmt: skip
 
     def __init__(self, ops: tuple[PlanOp, ...], index: int) -> None:
@@ -40,6 +41,7 @@ class Template:
         # how long after its launch an op may begin late enough for its kernels not to wait for their launches
         self.slack = max(op.reach - op.duration if op.reach > 0.0 else 0.0 for op in ops)
         self.stream = ops[-1].stream
+        self.paces: dict[int, Sequence[tuple[float, int]]] = {}  # by row of a guest (``beside``)
         last = {op.stream: place for place, op in enumerate(ops)}
         self.others = tuple((s, place) for s, place in last.items() if s != self.stream)
         self.streams = tuple(s for s in last if s != ops[0].stream)
@@ -51,19 +53,24 @@ class Chain:
     """One run of a template: how far it was issued, how far it has come, and how it is laid out in time."""
 
     __slots__ = (
-        "action", "at", "cause", "cause_span", "ends", "event", "first", "held", "known", "last", "last_span",
-        "launched", "microbatch", "odd", "rank", "ready", "resumed", "template", "waiting", "wake",
+        "action", "at", "cause", "cause_span", "ends", "event", "first", "guest", "held", "known", "last",
+        "last_span", "launched", "microbatch", "odd", "paces", "rank", "ready", "resumed", "slowed", "template",
+        "waiting", "wake", "window",
     )  # fmt: skip
     cause: int  # why the op at ``first`` was ready, and after which span
     cause_span: int
     ends: list[float]  # of the ops laid out, from place ``first`` to ``last`` (exclusive)
     event: object  # the timer that will end what is laid out; None: nothing is
     first: int
+    guest: Run | None  # that is there and takes a part of its resources at full speed (``beside``)
     last: int
     last_span: int  # of the op before ``at``
     odd: dict[int, float] | None  # place -> launch, of ops laid out that wait for their launch
     ready: float  # when the op at ``first`` was
     resumed: Run | None  # the op at ``first``, where it ran by itself before and has ``left`` to do from then on
+    paces: Sequence[tuple[float, int]]  # beside the last guest
+    slowed: dict[int, tuple[int, float]] | None  # place -> (binder, seconds), where a guest was met
+    window: tuple[float, float]  # of the last guest
     wake: object  # the timer that will let the host go on before the end
 
     def __init__(self, template: Template, head: Run) -> None:
@@ -76,7 +83,7 @@ class Chain:
         self.at = 0  # the place that has not ended
         self.waiting = False  # its turn has come, but the host has not issued it
         self.known = {0: head}  # ops that are runs of their own: others may wait for them, or they run by themselves
-        self.event = self.wake = self.resumed = None
+        self.event = self.wake = self.resumed = self.guest = self.slowed = None
         self.last_span = -1
 
     def run_at(self, place: int) -> Run:

@@ -16,7 +16,7 @@ Everything is deterministic: ties are broken by (time, priority, sequence of sch
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappush
 from itertools import repeat
 
@@ -244,11 +244,19 @@ class Engine(Booking):
         op, load, owner = run.op, self.load, self.owner
         begin = now + op.latency
         duration = self._stretched(run, begin) if op.reach > 0.0 else op.duration
+        owned = False
         for r, share in run.loads:
-            if load[r] + share > FULL or owner[r] is not None:
+            if owner[r] is not None:
+                owned = True
+            elif load[r] + share > FULL:
                 run.callbacks = self.on_demand
                 heappush(self.queue, (begin, NORMAL, next(self.eid), run))
                 return
+        hosts = self._welcome(run, now) if owned else ()
+        if hosts is None:
+            run.callbacks = self.on_demand
+            heappush(self.queue, (begin, NORMAL, next(self.eid), run))
+            return
         for r, share in run.loads:
             load[r] += share
             self.users[r][run] = share
@@ -259,6 +267,8 @@ class Engine(Booking):
         run.end_event = run
         run.callbacks = self.on_end
         heappush(self.queue, (begin + duration, NORMAL, next(self.eid), run))
+        if hosts:
+            self._be_guest(run, hosts, now)
 
     def _demand_event(self, run: Run) -> None:
         self._demand(run, self.env._now)
@@ -269,10 +279,16 @@ class Engine(Booking):
         duration = self._stretched(run, now) if op.reach > 0.0 else op.duration
         full = False
         load, users, owner = self.load, self.users, self.owner
+        hosts: Sequence[Chain] | None = ()
         for r, _ in run.loads:
-            chain = owner[r]
-            if chain is not None:
-                self._take_up(chain, now)
+            if owner[r] is not None:
+                hosts = self._welcome(run, now)
+                break
+        if hosts is None:
+            for r, _ in run.loads:
+                chain = owner[r]
+                if chain is not None:
+                    self._take_up(chain, now)
         for r, share in run.loads:
             total = load[r] + share
             load[r] = total
@@ -293,10 +309,12 @@ class Engine(Booking):
             if run.callbacks is self.on_end:  # it was booked before: its first end is still in the queue, and stale
                 run.end_event = timer = Timer(run, self.on_timer)
                 heappush(self.queue, (now + duration, NORMAL, next(self.eid), timer))
-                return
-            run.end_event = run
-            run.callbacks = self.on_end
-            heappush(self.queue, (now + duration, NORMAL, next(self.eid), run))
+            else:
+                run.end_event = run
+                run.callbacks = self.on_end
+                heappush(self.queue, (now + duration, NORMAL, next(self.eid), run))
+            if hosts:
+                self._be_guest(run, hosts, now)
 
     def _end(self, run: Run) -> None:
         if run.end_event is not run:  # it was slowed down meanwhile: a timer ends it
@@ -314,6 +332,9 @@ class Engine(Booking):
             if total > FULL and users[r]:
                 self.dirty[r] = None
                 self._want_solve(run, now)
+        for chain in run.hosts:
+            if chain.guest is run:
+                chain.guest = None
         self.last_end = now
         self._write(run, now, -1)
         for peer in run.peers:

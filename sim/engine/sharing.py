@@ -7,13 +7,16 @@ only the runs around an oversubscribed resource are solved for max-min fair spee
 from __future__ import annotations
 
 from heapq import heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import simpy
 
 from sim.engine.fluid import max_min
 from sim.engine.state import FULL, LAST, NORMAL, Run, Timer
 from sim.plan import Plan
+
+if TYPE_CHECKING:
+    from sim.engine.chains import Chain
 
 
 class Sharing:
@@ -37,6 +40,9 @@ class Sharing:
         raise NotImplementedError
 
     def _finish(self, run: Run) -> None:
+        raise NotImplementedError
+
+    def _take_up(self, chain: Chain, now: float) -> None:
         raise NotImplementedError
 
     def _resume(self, run: Run, now: float) -> bool:
@@ -70,6 +76,10 @@ class Sharing:
         now = self.env._now
         load = self.load
         runs = self._component()
+        while hosts := [chain for run in runs for chain in run.hosts if chain.guest is run]:
+            for chain in hosts:  # their guest may not keep its speed
+                self._take_up(chain, now)
+            runs = self._component()
         booked = [run for run in runs if run.last > now]
         if booked:
             for run in booked:
@@ -81,6 +91,7 @@ class Sharing:
         self.solves += 1
         loads = [[(r, share) for r, share in run.loads if load[r] > FULL and share > 0.0] for run in runs]
         speeds, binders = max_min(loads, [run.op.weight for run in runs])
+        free: list[tuple[Run, Timer]] = []
         for run, speed, binder in zip(runs, speeds, binders, strict=True):
             if speed == run.speed and run.end_event is not None:
                 if binder != run.binder:  # as fast as before, but for another reason: the seconds so far are not its
@@ -89,11 +100,14 @@ class Sharing:
                 continue
             self._progress_run(run, now)
             run.speed, run.binder = speed, binder
-            if speed == 1.0 and run.chain is not None and self._resume(run, now):
-                continue
-            timer = Timer(run, self.on_timer)
-            run.end_event = timer
-            heappush(self.queue, (now + run.left / speed, NORMAL, next(self.eid), timer))
+            run.end_event = timer = Timer(run, self.on_timer)
+            if speed == 1.0 and run.chain is not None:
+                free.append((run, timer))
+            else:
+                heappush(self.queue, (now + run.left / speed, NORMAL, next(self.eid), timer))
+        for run, timer in free:  # now that all speeds are known
+            if not self._resume(run, now):
+                heappush(self.queue, (now + run.left, NORMAL, next(self.eid), timer))
 
     def _component(self) -> list[Run]:
         """Runs that share a full resource with a changed one, directly or through others."""

@@ -27,8 +27,8 @@ class Run:
 
     __slots__ = (
         "action", "binder", "bound", "callbacks", "cause", "cause_span", "chain", "dependents", "done", "end_event",
-        "held_by", "last", "launched", "left", "loads", "microbatch", "op", "peers", "pending", "place", "rank",
-        "ready", "span", "speed", "start",
+        "held_by", "hosts", "last", "launched", "left", "loads", "microbatch", "op", "peers", "pending", "place",
+        "rank", "ready", "span", "speed", "start",
     )  # fmt: skip
     _ok = True
     callbacks: Any
@@ -37,6 +37,7 @@ class Run:
     binder: int  # the resource that slows it now (-1: none)
     chain: Chain | None  # that it is an op of
     end_event: Run | Timer | None  # what will end it; anything else that claims to is stale
+    hosts: tuple[Chain, ...]  # laid out beside it; stale where their guest is another by now
     held_by: int  # the span that the host last waited for before it launched this (-1: none)
     last: float  # when ``left`` was last brought up to date
     left: float  # seconds of demand left at full speed
@@ -63,6 +64,7 @@ class Run:
         self.peers = ()
         self.bound = None
         self.chain = None
+        self.hosts = ()
 
 
 class Timer:
