@@ -168,26 +168,26 @@ def phases(timeline: Timeline) -> dict[str, float]:
     before it ended is its time. A rank that is done early waits for the others in its last action. What touches no
     compute stream at all (an update of another process, under the step) is on no timer. Averaged over ranks.
     """
-    total = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
+    names = list(dict.fromkeys(_PHASE.values()))
+    total = np.zeros(len(names))
     spans = timeline.spans
-    rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int32)[spans.op]
+    phase = np.array([names.index(_PHASE[op.phase]) for op in timeline.ops], dtype=np.int64)
     computes = (np.array([op.stream for op in timeline.ops], dtype=np.int64) == 0)[spans.op]
     ranks = sum(row.members for row in timeline.rank_classes)
-    for number, row in enumerate(timeline.rank_classes):
-        mine = np.flatnonzero(rank == number)
-        actions = int(spans.action[mine].max(initial=-1)) + 1
+    for mine, row in zip(spans_of_classes(timeline), timeline.rank_classes, strict=True):
+        action = spans.action[mine]
+        actions = int(action.max(initial=-1)) + 1
         ends = np.zeros(actions)
-        np.maximum.at(ends, spans.action[mine], spans.end[mine])
+        ends[action] = spans.end[mine]  # of an action's spans the last in order of end is written last
         timed = np.zeros(actions, dtype=bool)
-        timed[spans.action[mine[computes[mine]]]] = True
+        timed[action[computes[mine]]] = True
         ends[~timed] = 0.0
         ends = np.maximum.accumulate(ends)
         ends[-1:] = timeline.makespan
         lengths = np.diff(np.concatenate([[0.0], ends]))
         first = np.full(actions, -1, dtype=np.int64)
-        first[spans.action[mine][::-1]] = mine[::-1]
-        for action in range(actions):
-            if first[action] >= 0:
-                phase = _PHASE[timeline.ops[int(spans.op[first[action]])].phase]
-                total[phase] += float(lengths[action]) * row.members / ranks
-    return total
+        first[action[::-1]] = mine[::-1]
+        there = first >= 0
+        which = phase[spans.op[first[there]]]
+        total += np.bincount(which, weights=lengths[there], minlength=len(names)) * (row.members / ranks)
+    return dict(zip(names, total.tolist(), strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.analysis.split import grouped
 from sim.analysis.result import MemoryUse
 from sim.timeline.columns import Timeline
 
@@ -69,8 +70,8 @@ def _use(changes: Changes, resident: dict[str, float], place: tuple[int, str, fl
 def _changes(timeline: Timeline) -> dict[tuple[int, str], Changes]:
     """(Rank class, place) -> what changes. What happens at one instant counts together."""
     spans = timeline.spans
-    order = np.argsort(spans.op, kind="stable")
-    begins = np.searchsorted(spans.op[order], np.arange(len(timeline.ops) + 1)).tolist()
+    order, first = grouped(spans.op, len(timeline.ops))
+    begins = first.tolist()
     parts: dict[tuple[int, str], dict[str, list[tuple[NDArray[np.float64], float]]]] = {}
     for number, op in enumerate(timeline.ops):
         if not op.memory:

@@ -1,4 +1,4 @@
-"""Spans by rank class: looked up once where every class is asked for. Pure: timeline in, indexes out."""
+"""Spans by label, and by rank class: looked up once where every one is asked for. Pure: columns in, indexes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from sim.timeline.columns import Timeline
 
 def spans_of_classes(timeline: Timeline) -> list[NDArray[np.int64]]:
     """Of each rank class the indexes of its spans, ascending."""
-    rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int64)[timeline.spans.op]
-    order = np.argsort(rank, kind="stable")
-    begins = np.searchsorted(rank[order], np.arange(len(timeline.rank_classes) + 1))
+    rank = np.array([op.rank_class for op in timeline.ops], dtype=np.int32)[timeline.spans.op]
+    order, begins = grouped(rank, len(timeline.rank_classes))
     return [order[begin:end] for begin, end in pairwise(begins.tolist())]
+
+
+def grouped(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places by label (0..count-1), each label's in their order, and where each label begins: shape (count + 1,).
+
+    NOTE: numpy sorts 16 bits by radix, ten times as fast as 64; there are a million spans of a few thousand labels.
+    """
+    narrow = labels.astype(np.int16) if count < 2**15 else labels
+    order: NDArray[np.int64] = np.argsort(narrow, kind="stable")
+    begins = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=count))]).astype(np.int64)
+    return order, begins

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.analysis.split import grouped
 from sim.analysis.result import TransferUse
 from sim.timeline.columns import OpRow, Timeline
 
@@ -46,8 +47,8 @@ class _Spans:
         self.rank_class = np.array([op.rank_class for op in timeline.ops], dtype=np.int64)
         self.members = np.array([row.members for row in timeline.rank_classes], dtype=np.float64)
         moving = np.flatnonzero((sent > 0.0)[spans.op])
-        self.order = moving[np.argsort(spans.op[moving], kind="stable")]
-        self.begins = np.searchsorted(spans.op[self.order], np.arange(len(timeline.ops) + 1))
+        order, self.begins = grouped(spans.op[moving], len(timeline.ops))
+        self.order = moving[order]
 
     def sharers(self, rows: NDArray[np.int64], resource: int) -> float:
         """Ranks that use one member of a resource class for copies of their own; a group's exchange is no such copy."""

@@ -6,6 +6,7 @@ that its ring crosses by amount. With ``fold=False`` every vertex stays alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from sim.cost.demand import patterns
 from sim.cost.fold import Ints, Partition, discrete, partition, refine, row_keys
 from sim.cost.placing import Placing, placing
 from sim.cost.traffic import Member
-from sim.workload.ops import Collective, Copy, HostWork, Workload
+from sim.workload.ops import Collective, Copy, HostWork, Work, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +70,8 @@ class _Graph:
         works = [op.work for program in workload.programs for block in program.blocks for op in block.ops]
         self.copies = any(isinstance(work, Copy) for work in works)
         self.host = any(isinstance(work, HostWork) for work in works)
-        exchanges = [replace(w, size=1.0, overlap="none") for w in works if isinstance(w, Collective)]
-        self.probes = {axis: [w for w in dict.fromkeys(exchanges) if w.axis == axis] for axis in self.axes}
+        exchanges = _exchanges(works)
+        self.probes = {axis: list(exchanges.get(axis, ())) for axis in self.axes}
         self._rank_edges()
         for number, (axis, groups) in enumerate(self.axes.items()):
             self._axis_edges(axis, number, groups)
@@ -236,3 +237,12 @@ def _numbered(rows: Ints) -> Ints:
     """A number for each row, equal for equal rows."""
     _, found = np.unique(row_keys(rows), return_inverse=True)
     return found.reshape(-1).astype(np.int64)
+
+
+def _exchanges(works: Iterable[Work | None]) -> dict[str, dict[Collective, None]]:
+    """By axis, the different exchanges whatever their size: programs share the collectives of their layers."""
+    found: dict[str, dict[Collective, None]] = {}
+    for work in {id(work): work for work in works}.values():
+        if isinstance(work, Collective):
+            found.setdefault(work.axis, {})[replace(work, size=1.0, overlap="none")] = None
+    return found

@@ -110,6 +110,7 @@ class _Lowering:
         self.classes = classes
         self.streams = stream_names(workload)
         self.stage = _pipeline_ranks(scenario.layout)
+        self.stream_of = {name: number for number, name in enumerate(self.streams)}
         self.alone: dict[tuple[int, int], KernelCost] = {}  # by kind of node and the kernel's identity
         self.joined: dict[object, Run] = {}
         self.groups: dict[int, tuple[list[list[Op]], dict[int, int]]] = {}  # by identity of a block
@@ -193,7 +194,7 @@ class _Lowering:
         cost = costs.get(key)
         if cost is None:
             cost = costs[key] = self._cost(ops, rank_class)
-        stream = self.streams.index(first.stream)
+        stream = self.stream_of[first.stream]
         self.ops.append(_row(ops, cost, rank_class, stream))
         return PlanOp(
             row=len(self.ops) - 1,

@@ -55,6 +55,7 @@ class BlockBuilder:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ops: list[Op] = []
+        self.effects: dict[int, list[MemoryEffect]] = {}  # by op, until the block is finished
 
     def add(self, op: Op) -> int:
         """Append one op."""
@@ -171,8 +172,7 @@ class BlockBuilder:
 
     def _effect(self, index: int, effect: MemoryEffect) -> None:
         if effect.size:
-            op = self.ops[index]
-            self.ops[index] = replace(op, memory=(*op.memory, effect))
+            self.effects.setdefault(index, []).append(effect)
 
     def edit(self, index: int, *, waits: Sequence[str] = (), signals: Sequence[str] = (), sync: bool = False) -> None:
         """Add tokens to an op, or let the host wait for it."""
@@ -181,4 +181,7 @@ class BlockBuilder:
 
     def block(self) -> Block:
         """The finished block."""
+        for index, effects in self.effects.items():
+            self.ops[index] = replace(self.ops[index], memory=(*self.ops[index].memory, *effects))
+        self.effects.clear()
         return Block(name=self.name, ops=tuple(self.ops))

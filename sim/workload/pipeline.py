@@ -9,7 +9,7 @@ in accumulation (first, last), shared by all microbatches. An overlap is a forwa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sim.spec.types import DTYPE_BYTES, Scenario
 from sim.workload.block import BlockBuilder
@@ -28,9 +28,11 @@ ALLOCATOR = "allocator"
 WORKSPACE = "activations.workspace"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pass:
-    """What makes the block of a pass: F, B, I or W, where, which way, and whether its gradients are first or last."""
+class _Pass(NamedTuple):
+    """What makes the block of a pass: F, B, I or W, where, which way, and whether its gradients are first or last.
+
+    NOTE: one is made and looked up for each action of a step; a dataclass hashes several times slower.
+    """
 
     kind: ActionKind
     stage: int
@@ -76,8 +78,8 @@ class PipelineRank:
                     kind=part.kind,
                     stage=part.stage,
                     direction=self.schedule.direction(part.microbatch),
-                    first=part in (firsts.get(part.stage), opens.get(part.stage)),
-                    last=lasts.get(part.stage) == part,
+                    first=part is firsts.get(part.stage) or part is opens.get(part.stage),
+                    last=lasts.get(part.stage) is part,
                 )
                 for part in action.parts
             )
