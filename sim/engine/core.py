@@ -16,9 +16,12 @@ Everything is deterministic: ties are broken by (time, priority, sequence of sch
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappush
 from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.engine.booking import Booking
 from sim.engine.chains import Chain, Template, units
@@ -62,7 +65,7 @@ class Engine(Booking):
         spans, place = spans_from(self.record, self._chain_causes())
         return Timeline(
             spans=spans,
-            contended=tuple((int(place[span]), r, seconds) for span, r, seconds in self.contended),
+            contended=tuple(self._contended(place)),
             ops=self.plan.ops,
             rank_classes=self.plan.rank_classes,
             resources=self.plan.resources,
@@ -71,6 +74,13 @@ class Engine(Booking):
             events=events,
             solves=self.solves,
         )
+
+    def _contended(self, place: NDArray[np.int64]) -> Iterator[tuple[int, int, float]]:
+        """Seconds below full speed, by spans as places in the timeline."""
+        if not self.contended:
+            return iter(())
+        spans, resources, seconds = zip(*self.contended, strict=True)
+        return zip(place[list(spans)].tolist(), resources, seconds, strict=True)
 
     def _chain_causes(self) -> list[int]:
         """By op: what makes it ready when the op before it in its chain has ended."""
