@@ -43,14 +43,17 @@ def programs(draw):
 def chained_programs(draw):
     """Long runs of ops that follow each other, as a layer's do, with here and there something that breaks in."""
     ranks, ops = draw(st.integers(1, 2)), []
+    launches = draw(st.sampled_from([[0.0], [0.0, 0.2, 0.9]]))  # a host far ahead, or one that is waited for
     for _ in range(draw(st.integers(5, 30))):
+        shares = [0.4, 1.0] if draw(st.booleans()) else [0.1, 0.4]
         odd = draw(st.integers(0, 7)) == 0
         members = sorted(draw(st.sets(st.integers(0, ranks - 1), min_size=1)))
         op = {
             "duration": draw(st.sampled_from([0.0, 0.2, 1.0, 2.5])), "members": members,
-            "loads": draw(st.dictionaries(st.sampled_from(("r0", "r1", OWN)), st.sampled_from([0.4, 1.0]), max_size=2)),
-            "latency": draw(st.sampled_from([0.0, 0.0, 0.3])), "launch": draw(st.sampled_from([0.0, 0.2, 0.9])),
-            "token": draw(st.sampled_from(["gives", "takes"])) if odd else "", "weight": 1.0,
+            "loads": draw(st.dictionaries(st.sampled_from(("r0", "r1", OWN)), st.sampled_from(shares), max_size=2)),
+            "latency": draw(st.sampled_from([0.0, 0.0, 0.3])), "launch": draw(st.sampled_from(launches)),
+            "token": draw(st.sampled_from(["gives", "takes"])) if odd else "",
+            "weight": draw(st.sampled_from([1.0, 8.0])) if odd else 1.0,
             "stream": draw(st.sampled_from(STREAMS[:2])), "back": 0 if odd else 1, "sync": odd and draw(st.booleans()),
             "together": odd and len(members) > 1, "kernels": draw(st.sampled_from([1, 1, 1, 3])),
         }  # fmt: skip

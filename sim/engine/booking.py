@@ -157,6 +157,8 @@ class Booking(Sharing):
             owner[r] = chain
         rank.laid = chain
         chain.first, chain.last, chain.at = first, last, first
+        chain.base = self.record.spans
+        self.record.spans += last - first
         chain.event = timer = Timer(chain, self.on_chain_end)
         heappush(self.queue, (chain.ends[-1], NORMAL, next(self.eid), timer))
 
@@ -202,6 +204,7 @@ class Booking(Sharing):
                 run.left = run.op.duration
             self._bring_up(chain, run, begin, now)
             resumed = run
+        self._record_ops(chain)
         chain.resumed = resumed
         chain.cause, chain.cause_span, chain.ready = cause, span, ready
 
@@ -226,41 +229,39 @@ class Booking(Sharing):
     # -- what has happened by now -----------------------------------------------------------------------------------
 
     def _settle(self, chain: Chain, now: float, until: int) -> None:
-        """Record the ops that ended by now, before place ``until``; let the host issue what they made room for."""
+        """Let the host issue what ops that ended by now, before place ``until``, made room for."""
         at, first = chain.at, chain.first
         place = min(first + bisect_right(chain.ends, now, at - first), until)
         if place > at:
-            self._host_catches_up(chain, at, place, self._record_ops(chain, at, place))
+            chain.at = place
+            if chain.known:
+                self._inner_done(chain, place)
+            self._host_catches_up(chain, at, place)
 
-    def _record_ops(self, chain: Chain, at: int, place: int) -> int:
-        """Write the spans of some ops that have ended, one after another; the number of the first."""
-        first, record = chain.first, self.record
-        base = record.spans
-        ends = chain.ends
-        record.chain(chain.template.rows[at:place], chain.launched[at:place], ends[at - first : place - first])
-        record.of.extend((base, place - at, chain.action, chain.microbatch))
+    @staticmethod
+    def _inner_done(chain: Chain, place: int) -> None:
+        """Ops before ``place`` that are runs of their own have ended. What others wait for is the last of a chain."""
+        for known in [k for k in chain.known if k < place and k < chain.last - 1]:
+            run = chain.known.pop(known)
+            run.done, run.span, run.chain = True, chain.number(known), None
+
+    def _record_ops(self, chain: Chain) -> None:
+        """Write the spans of the ops that have ended since the chain was laid out, one after another."""
+        first, at, base, record = chain.first, chain.at, chain.base, self.record
         if at == first:
-            record.odd.extend((base, chain.cause, chain.cause_span, chain.ready))
-            if chain.resumed is not None and chain.resumed.bound:
-                self.contended.extend((base, r, seconds) for r, seconds in chain.resumed.bound.items())
+            return
+        record.chain(chain.template.rows[first:at], chain.launched[first:at], chain.ends[: at - first])
+        record.of.extend((base, at - first, chain.action, chain.microbatch))
+        record.odd.extend((base, chain.cause, chain.cause_span, chain.ready))
+        for place in chain.odd or ():
+            if first < place < at:
+                record.odd.extend((chain.number(place), CAUSE_LAUNCH, chain.held[place], chain.launched[place]))
+        if chain.resumed is not None and chain.resumed.bound:
+            self.contended.extend((base, r, seconds) for r, seconds in chain.resumed.bound.items())
         if chain.slowed:
-            for other, (r, seconds) in chain.slowed.items():
-                if at <= other < place:
-                    self.contended.append((base + other - at, r, seconds))
-        else:
-            cause, span, ready = self._why(chain, at)
-            record.odd.extend((base, cause, span, ready))
-        if chain.odd:
-            for other in chain.odd:
-                if at < other < place:
-                    record.odd.extend((base + other - at, CAUSE_LAUNCH, chain.held[other], chain.launched[other]))
-        chain.at = place
-        chain.last_span = base + place - at - 1
-        if chain.known:
-            for known in [k for k in chain.known if k < place and k < chain.last - 1]:
-                run = chain.known.pop(known)
-                run.done, run.span, run.chain = True, base + known - at, None
-        return base
+            slowed = ((place, *by) for place, by in chain.slowed.items() if place < at)
+            self.contended.extend((chain.number(place), r, seconds) for place, r, seconds in slowed)
+        chain.last_span = chain.number(at - 1)
 
     @staticmethod
     def _why(chain: Chain, place: int) -> tuple[int, int, float]:
@@ -269,37 +270,38 @@ class Booking(Sharing):
             return chain.cause, chain.cause_span, chain.ready
         if chain.odd and place in chain.odd:
             return CAUSE_LAUNCH, chain.held[place], chain.launched[place]
-        return chain.template.causes[place], chain.last_span, chain.ends[place - 1 - chain.first]
+        return chain.template.causes[place], chain.number(place - 1), chain.ends[place - 1 - chain.first]
 
-    def _host_catches_up(self, chain: Chain, at: int, place: int, base: int) -> None:
+    def _host_catches_up(self, chain: Chain, at: int, place: int) -> None:
         """Ops from ``at`` to ``place`` ended in turn, and each made room in the launch queue."""
         rank, kernels, limit = chain.rank, chain.template.kernels, self.plan.launch_queue
         if not rank.stalled:
             rank.outstanding -= sum(kernels[at:place])
             return
         deferred, self.deferring = self.deferring, True
-        shift, ends, first = base - at, chain.ends, chain.first
+        ends, first = chain.ends, chain.first
         while at < place:
             if rank.stalled and rank.filling is not None and not rank.filling.waiting:
-                at = self._refill(chain, rank.filling, at, place, shift)
+                at = self._refill(chain, rank.filling, at, place)
                 continue
             rank.outstanding -= kernels[at]
             if rank.stalled:
                 end = ends[at - first]
                 if end >= rank.host_time:
-                    rank.released_by = at + shift
+                    rank.released_by = chain.number(at)
                 if rank.outstanding < limit:
                     rank.stalled = False
                     self._issue(rank, end)
             at += 1
         self.deferring = deferred
 
-    def _refill(self, chain: Chain, filling: Chain, at: int, place: int, shift: int) -> int:
+    def _refill(self, chain: Chain, filling: Chain, at: int, place: int) -> int:
         """As ops from ``at`` on end, the stalled host issues more of the chain that it is filling; the next place.
 
         NOTE: as ``_issue`` and ``_fill`` op by op; in large steps nearly every op is issued here.
         """
         rank, kernels, ends, first = chain.rank, chain.template.kernels, chain.ends, chain.first
+        shift = chain.base - first
         limit, clock, outstanding, by = self.plan.launch_queue, rank.host_time, rank.outstanding, rank.released_by
         launched, held, template = filling.launched, filling.held, filling.template
         launch, rest, more = template.launch, template.rest, template.kernels
@@ -333,11 +335,13 @@ class Booking(Sharing):
             return
         now = self.env._now
         at, last = chain.at, chain.last
-        base = self._record_ops(chain, at, last)
+        chain.at = last
+        self._inner_done(chain, last)
+        self._record_ops(chain)
         self._lift(chain)
         self.last_end = now
         if last - 1 > at:
-            self._host_catches_up(chain, at, last - 1, base)
+            self._host_catches_up(chain, at, last - 1)
         run = chain.known.pop(last - 1, None)
         if run is not None:
             run.done, run.span = True, chain.last_span
@@ -353,6 +357,7 @@ class Booking(Sharing):
         end = chain.ends[place - chain.first]
         resumed = chain.resumed if place == chain.first else None
         beside = chain.slowed is not None
+        self._record_ops(chain)
         self._lift(chain)
         run = chain.run_at(place)
         if resumed is None:

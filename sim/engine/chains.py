@@ -53,10 +53,11 @@ class Chain:
     """One run of a template: how far it was issued, how far it has come, and how it is laid out in time."""
 
     __slots__ = (
-        "action", "at", "cause", "cause_span", "ends", "event", "first", "guest", "held", "known", "last",
+        "action", "at", "base", "cause", "cause_span", "ends", "event", "first", "guest", "held", "known", "last",
         "last_span", "launched", "microbatch", "odd", "paces", "rank", "ready", "resumed", "slowed", "template",
         "waiting", "wake", "window",
     )  # fmt: skip
+    base: int  # number of the span of the op at ``first``
     cause: int  # why the op at ``first`` was ready, and after which span
     cause_span: int
     ends: list[float]  # of the ops laid out, from place ``first`` to ``last`` (exclusive)
@@ -85,6 +86,10 @@ class Chain:
         self.known = {0: head}  # ops that are runs of their own: others may wait for them, or they run by themselves
         self.event = self.wake = self.resumed = self.guest = self.slowed = None
         self.last_span = -1
+
+    def number(self, place: int) -> int:
+        """Of the span of an op that is laid out."""
+        return self.base + place - self.first
 
     def run_at(self, place: int) -> Run:
         """The op as a run of its own."""

@@ -22,7 +22,10 @@ Column = NDArray[np.float64]
 
 
 class Record:
-    """What the engine writes down, span by span; numbers are given in the order of writing.
+    """What the engine writes down, span by span.
+
+    A span has its number from the moment when its end is first known; a cause has a lower one than its effect. Of
+    ``spans`` numbers some stay unused: those of spans whose ends were known too early.
 
     ``single`` has ``len(COLUMNS)`` doubles a span. ``of`` has (number of the first span, spans, action, microbatch)
     of several ops of a chain; ``rows``, ``launched`` and ``ends`` an entry a span of those. ``odd`` has (span, cause,
@@ -41,8 +44,7 @@ class Record:
         self.ends = array("d")
 
     def chain(self, rows: array[int], launched: Sequence[float], ends: Sequence[float]) -> None:
-        """Several ops one after another; ``of`` and ``odd`` are the caller's."""
-        self.spans += len(rows)
+        """Several ops one after another; their numbers, ``of`` and ``odd`` are the caller's."""
         self.rows.extend(rows)
         self.launched.extend(launched)
         self.ends.extend(ends)
@@ -51,22 +53,23 @@ class Record:
 def spans_from(record: Record, causes: Sequence[int]) -> tuple[Spans, NDArray[np.int64]]:
     """Columns in order of end, and each recorded number's place there. ``causes`` is by op: why in a chain it is ready.
 
-    Spans that end at one instant stay in the order of writing, in which a cause is before its effect.
+    Spans that end at one instant stay in the order of their numbers, in which a cause is before its effect.
     """
     table = np.frombuffer(record.single, dtype=np.float64) if len(record.single) else np.zeros(0)
     table = table.reshape(-1, len(COLUMNS))
     numbers = table[:, 0].astype(np.int64)
     written = {name: table[:, index] for index, name in enumerate(COLUMNS)}
     chained, chain = _chained(record, np.array(causes, dtype=np.int8))
-    end = np.empty(record.spans)
+    count = len(numbers) + len(chained)
+    end = np.full(record.spans, np.inf)  # a number that is not used comes last
     end[numbers], end[chained] = written["end"], chain["end"]
-    order = np.argsort(end, kind="stable")
-    place = np.empty(record.spans, dtype=np.int64)
-    place[order] = np.arange(record.spans)
+    order = np.argsort(end, kind="stable")[:count]
+    place = np.full(record.spans, -1, dtype=np.int64)
+    place[order] = np.arange(count)
     numbers, chained = place[numbers], place[chained]
 
     def column(name: str, kind: type) -> NDArray[Any]:
-        values: NDArray[Any] = np.empty(record.spans, dtype=kind)
+        values: NDArray[Any] = np.empty(count, dtype=kind)
         values[numbers], values[chained] = written[name], chain[name]
         return values
 
@@ -99,7 +102,8 @@ def _chained(record: Record, causes: NDArray[np.int8]) -> tuple[NDArray[np.int64
     cause = causes[op] if len(op) else np.zeros(0, dtype=np.int8)
     cause_span = numbers - 1
     span, why, after, when = np.array(record.odd).reshape(-1, 4).T
-    of = np.searchsorted(first, span, side="right") - 1  # ``first`` grows: numbers are given in the order of writing
+    by_number = np.argsort(first, kind="stable")
+    of = by_number[np.searchsorted(first[by_number], span, side="right") - 1]
     entry = begins[of] + span.astype(np.int64) - first[of]
     ready[entry], cause[entry], cause_span[entry] = when, why, after
     return numbers, {
