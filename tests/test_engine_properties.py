@@ -43,14 +43,15 @@ def programs(draw):
 def chained_programs(draw):
     """Long runs of ops that follow each other, as a layer's do, with here and there something that breaks in."""
     ranks, ops = draw(st.integers(1, 2)), []
+    chained = draw(st.sampled_from([(OWN,), ("r0", OWN), ("r0", "r1", OWN)]))
     launches = draw(st.sampled_from([[0.0], [0.0, 0.2, 0.9]]))  # a host far ahead, or one that is waited for
     for _ in range(draw(st.integers(5, 30))):
-        shares = [0.4, 1.0] if draw(st.booleans()) else [0.1, 0.4]
-        odd = draw(st.integers(0, 7)) == 0
+        odd = draw(st.integers(0, 5)) == 0
+        shares = [0.1, 0.4] if odd else [0.4, 1.0]
         members = sorted(draw(st.sets(st.integers(0, ranks - 1), min_size=1)))
         op = {
             "duration": draw(st.sampled_from([0.0, 0.2, 1.0, 2.5])), "members": members,
-            "loads": draw(st.dictionaries(st.sampled_from(("r0", "r1", OWN)), st.sampled_from(shares), max_size=2)),
+            "loads": draw(st.dictionaries(st.sampled_from(chained), st.sampled_from(shares), max_size=2)),
             "latency": draw(st.sampled_from([0.0, 0.0, 0.3])), "launch": draw(st.sampled_from(launches)),
             "token": draw(st.sampled_from(["gives", "takes"])) if odd else "",
             "weight": draw(st.sampled_from([1.0, 8.0])) if odd else 1.0,
@@ -59,6 +60,31 @@ def chained_programs(draw):
         }  # fmt: skip
         ops.append(op)
     return ranks, ops
+
+
+@st.composite
+def layers_and_messages(draw):
+    """Layer passes of two ranks, each as a chain, and messages between them that take a part of what the chains use."""
+    ops = []
+
+    def add(**said):
+        ops.append({
+            "members": [0, 1], "latency": 0.0, "launch": launch, "token": "", "weight": 1.0, "stream": "compute",
+            "back": 0, "sync": False, "together": False, "kernels": 1, **said,
+        })  # fmt: skip
+
+    launch = draw(st.sampled_from([0.0, 0.0, 0.1]))
+    for _ in range(draw(st.integers(1, 4))):
+        for _ in range(draw(st.integers(0, 2))):
+            add(
+                loads=draw(st.dictionaries(st.sampled_from(("r0", OWN)), st.sampled_from([0.1, 0.4, 0.7]), min_size=1)),
+                duration=draw(st.floats(0.1, 6.0)), latency=draw(st.sampled_from([0.0, 0.3])), together=True,
+                weight=draw(st.sampled_from([8.0, 8.0, 1.0])), back=draw(st.integers(0, 2)),
+            )  # fmt: skip
+        for _ in range(draw(st.integers(3, 6))):
+            loads = draw(st.sampled_from([{OWN: 1.0}, {OWN: 1.0, "r0": 0.2}, {OWN: 0.5}]))
+            add(loads=loads, duration=draw(st.floats(0.1, 3.0)), latency=draw(st.sampled_from([0.0, 0.0, 0.4])), back=1)
+    return 2, ops
 
 
 def together(op, groups):
@@ -331,7 +357,7 @@ class OneByOne(core.Engine):
         return False
 
 
-@given(chained_programs(), st.sampled_from([2, 5, 1024]))
+@given(chained_programs() | layers_and_messages(), st.sampled_from([2, 5, 1024]))
 @settings(max_examples=100, deadline=None)
 def test_laying_out_a_chain_changes_nothing(program, launch_queue):
     """Every column of every span: when, why, after which, and who waited for whom, to the last bit but rounding's."""
