@@ -31,6 +31,7 @@ class Booking(Sharing):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self.owner: list[Chain | None] = [None] * len(plan.resources)  # the chain laid out on a resource
+        self.arrived: list[list[Run]] = [[] for _ in plan.group_sizes]
         self.record = Record()
         self.contended: list[tuple[int, int, float]] = []
         self.last_end = 0.0  # the clock may run on over stale timers
@@ -397,7 +398,7 @@ class Booking(Sharing):
 
     def _plan_wake(self, chain: Chain) -> None:
         """Have an event where the host will issue an op that may begin before the chain ends."""
-        place = _wake_place(chain, self.plan.launch_queue)
+        place = _wake_place(chain, self.plan.launch_queue, self.arrived)
         chain.wake = None
         if place >= 0:
             chain.wake = timer = Timer(chain, self.on_wake)
@@ -429,7 +430,7 @@ def _with_launches(chain: Chain, first: int, last: int, now: float) -> list[floa
     return ends
 
 
-def _wake_place(chain: Chain, limit: int) -> int:
+def _wake_place(chain: Chain, limit: int, arrived: Sequence[Sequence[Run]]) -> int:
     """The place in the chain whose end lets the host issue an op that may begin before the chain ends; -1: none."""
     rank, template, at = chain.rank, chain.template, chain.at
     if not rank.stalled:  # it waits for something else, or has issued its whole program
@@ -450,10 +451,22 @@ def _wake_place(chain: Chain, limit: int) -> int:
                 block, cursor = rank.units[rank.plan.actions[action][0]], 0
             unit = block[cursor]
             cursor += 1
-            if not _behind(chain, unit, action):
-                break
-            target += unit.kernels if isinstance(unit, PlanOp) else unit.cumulative[-1]
+            if isinstance(unit, PlanOp):
+                if not _unnoticed(chain, unit, arrived) and not _behind(chain, unit, action):
+                    break
+                target += unit.kernels
+            else:
+                if not _behind(chain, unit, action):
+                    break
+                target += unit.cumulative[-1]
     return bisect_right(cumulative, target, at) - 1 if target < most else -1
+
+
+def _unnoticed(chain: Chain, op: PlanOp, arrived: Sequence[Sequence[Run]]) -> bool:
+    """Whether nobody would notice if a rendezvous were come to later than it is: those who wait there are itself."""
+    if op.group not in chain.rank.lazy or op.stream in chain.template.used:
+        return False
+    return all(run.rank is chain.rank for run in arrived[op.group])
 
 
 def _behind(chain: Chain, unit: PlanOp | Template, action: int) -> bool:

@@ -25,7 +25,7 @@ class Template:
 
     __slots__ = (
         "causes", "cumulative", "footprint", "index", "kernels", "launch", "ops", "others", "paces", "rest", "rows",
-        "slack", "steps", "stream", "streams",
+        "slack", "steps", "stream", "streams", "used",
     )  # fmt: skip
 
     def __init__(self, ops: tuple[PlanOp, ...], index: int) -> None:
@@ -45,6 +45,7 @@ class Template:
         last = {op.stream: place for place, op in enumerate(ops)}
         self.others = tuple((s, place) for s, place in last.items() if s != self.stream)
         self.streams = tuple(s for s in last if s != ops[0].stream)
+        self.used = tuple(last)
         pairs = pairwise(ops)
         self.causes = [-1, *(CAUSE_STREAM if a.stream == b.stream else CAUSE_DEPENDENCY for a, b in pairs)]
 

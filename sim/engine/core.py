@@ -42,7 +42,7 @@ class Engine(Booking):
         super().__init__(plan)
         self.progress = progress
         self.ranks = [Rank(i, r, [units(block) for block in r.blocks]) for i, r in enumerate(plan.ranks)]
-        self.arrived: list[list[Run]] = [[] for _ in plan.group_sizes]
+        self.lazy = self._lazy_members()
         self.told = 0  # number of finished spans at which progress is next told
         self.on_ready = (self._ready_event,)
 
@@ -74,6 +74,24 @@ class Engine(Booking):
             events=events,
             solves=self.solves,
         )
+
+    def _lazy_members(self) -> list[tuple[Rank, ...]]:
+        """By rendezvous, the ranks whose coming nobody notices until another comes whose host is always up to date.
+
+        Such a rank only posts a receive: its ops there wait for nothing but their launch. While a chain of it is laid
+        out, the host that would launch them is looked at when a member comes that has something to wait for.
+        """
+        free: list[dict[int, bool]] = [{} for _ in self.arrived]
+        for rank in self.ranks:
+            for op in (op for block in rank.plan.blocks for op in block if op.group >= 0):
+                alone = not (op.deps or op.waits or op.sync)
+                free[op.group][rank.index] = free[op.group].get(rank.index, True) and alone
+        found = [tuple(self.ranks[r] for r, is_free in of.items() if is_free) for of in free]
+        found = [lazy if len(lazy) < len(of) else () for lazy, of in zip(found, free, strict=True)]
+        for group, lazy in enumerate(found):
+            for rank in lazy:
+                rank.lazy.add(group)
+        return found
 
     def _contended(self, place: NDArray[np.int64]) -> Iterator[tuple[int, int, float]]:
         """Seconds below full speed, by spans as places in the timeline."""
@@ -204,7 +222,11 @@ class Engine(Booking):
 
     def _launch(self, run: Run, now: float) -> None:
         """Dependencies and stream are done: go, or wait for the host to launch it."""
-        if run.launched > now:
+        if self.deferring and run.op.group in run.rank.lazy and max(run.launched, now) <= self.env._now:
+            if run.launched > now:
+                run.cause, run.cause_span = CAUSE_LAUNCH, run.held_by
+            self._ready(run, max(run.launched, now))  # it has been there for a while, and nobody noticed
+        elif run.launched > now:
             run.callbacks = self.on_launched
             heappush(self.queue, (run.launched, NORMAL, next(self.eid), run))
         elif self.deferring:
@@ -233,8 +255,15 @@ class Engine(Booking):
             return
         if op.group >= 0:
             arrived = self.arrived[op.group]
+            lazy = self.lazy[op.group] if op.group not in run.rank.lazy else ()
+            for rank in lazy:
+                if rank.laid is not None:
+                    self._settle(rank.laid, now, rank.laid.last - 1)
             arrived.append(run)
             if len(arrived) < self.plan.group_sizes[op.group]:
+                for rank in lazy:
+                    if rank.laid is not None:
+                        self._plan_wake(rank.laid)
                 return
             arrived.pop()
             run.peers = tuple(arrived)

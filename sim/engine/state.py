@@ -84,7 +84,7 @@ class Rank:
 
     __slots__ = (
         "action", "block", "cursor", "filling", "holds", "host_time", "index", "issued", "issuing", "laid",
-        "microbatch", "outstanding", "plan", "released_by", "stalled", "tails", "tokens", "units",
+        "lazy", "microbatch", "outstanding", "plan", "released_by", "stalled", "tails", "tokens", "units",
     )  # fmt: skip
 
     def __init__(self, index: int, plan: RankPlan, units: Sequence[Sequence[PlanOp | Template]]) -> None:
@@ -104,6 +104,7 @@ class Rank:
         self.released_by = -1  # span that the host last waited for: a sync op, or one that left its launch queue
         self.stalled = False  # the launch queue is full
         self.issuing = False
+        self.lazy: set[int] = set()  # rendezvous to which it comes unnoticed
         self.filling: Chain | None = None  # the chain whose ops the host is issuing
         self.laid: Chain | None = None  # the chain that is laid out in time
 
