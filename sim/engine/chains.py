@@ -25,7 +25,7 @@ class Template:
 
     __slots__ = (
         "causes", "cumulative", "footprint", "index", "kernels", "launch", "ops", "others", "paces", "rest", "rows",
-        "slack", "steps", "stream", "streams", "used",
+        "shortest", "slack", "steps", "stream", "streams", "used",
     )  # fmt: skip
 
     def __init__(self, ops: tuple[PlanOp, ...], index: int) -> None:
@@ -37,6 +37,7 @@ class Template:
         self.kernels = [op.kernels for op in ops]
         self.cumulative = [0, *accumulate(self.kernels)]
         self.steps = [seconds for op in ops for seconds in (op.latency, op.duration)]
+        self.shortest = min(op.latency + op.duration for op in ops)
         self.footprint = tuple(dict.fromkeys(r for op in ops for r, _ in op.loads))
         # how long after its launch an op may begin late enough for its kernels not to wait for their launches
         self.slack = max(op.reach - op.duration if op.reach > 0.0 else 0.0 for op in ops)
