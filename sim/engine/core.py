@@ -160,17 +160,17 @@ class Engine(Booking):
 
     def _fill(self, rank: Rank, chain: Chain, clock: float, now: float) -> float:
         """Issue more of a chain, as the launch queue has room; the time when the host is done."""
-        template, launched, held = chain.template, chain.launched, chain.held
+        template, place = chain.template, chain.launches.count
         launch, rest, kernels = template.launch, template.rest, template.kernels
-        outstanding, limit, span = rank.outstanding, self.plan.launch_queue, rank.released_by
-        place = len(launched)
+        outstanding, limit = rank.outstanding, self.plan.launch_queue
+        launched: list[float] = []
         while place < len(launch) and outstanding < limit:
             clock += launch[place]
             launched.append(clock)
-            held.append(span)
             clock += rest[place]
             outstanding += kernels[place]
             place += 1
+        chain.launches.add(launched, (rank.released_by,) * len(launched))
         rank.outstanding = outstanding
         if place == len(launch):
             self._filled(rank, chain)
@@ -442,7 +442,7 @@ class Engine(Booking):
         place = chain.at
         if place == len(chain.template.ops):
             return
-        if place == len(chain.launched):
+        if place == chain.launches.count:
             chain.waiting = True
             return
         run = chain.run_at(place)
