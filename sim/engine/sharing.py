@@ -74,24 +74,31 @@ class Sharing:
         """Re-share the full resources that changed at this instant, and those they are connected to."""
         self.solve_wanted = False
         now = self.env._now
-        load = self.load
-        runs = self._component()
-        while hosts := [chain for run in runs for chain in run.hosts if chain.guest is run]:
+        parts = self._components()
+        while hosts := [chain for part in parts for run in part for chain in run.hosts if chain.guest is run]:
             for chain in hosts:  # their guest may not keep its speed
                 self._take_up(chain, now)
-            runs = self._component()
-        booked = [run for run in runs if run.last > now]
+            parts = self._components()
+        booked = [run for part in parts for run in part if run.last > now]
         if booked:
             for run in booked:
                 self._unbook(run)
-            runs = [run for run in self._component() if run.last <= now]
+            parts = [[run for run in part if run.last <= now] for part in self._components()]
         self.dirty.clear()
-        if not runs:
-            return
+        free: list[tuple[Run, Timer]] = []
+        for part in parts:
+            if part:
+                self._share(part, now, free)
+        for run, timer in free:  # now that all speeds are known
+            if not self._resume(run, now):
+                heappush(self.queue, (now + run.left, NORMAL, next(self.eid), timer))
+
+    def _share(self, runs: list[Run], now: float, free: list[tuple[Run, Timer]]) -> None:
+        """New speeds of runs that share full resources; ops of chains that are at full speed again go to ``free``."""
+        load = self.load
         self.solves += 1
         loads = [[(r, share) for r, share in run.loads if load[r] > FULL and share > 0.0] for run in runs]
         speeds, binders = max_min(loads, [run.op.weight for run in runs])
-        free: list[tuple[Run, Timer]] = []
         for run, speed, binder in zip(runs, speeds, binders, strict=True):
             if speed == run.speed and run.end_event is not None:
                 if binder != run.binder:  # as fast as before, but for another reason: the seconds so far are not its
@@ -105,25 +112,29 @@ class Sharing:
                 free.append((run, timer))
             else:
                 heappush(self.queue, (now + run.left / speed, NORMAL, next(self.eid), timer))
-        for run, timer in free:  # now that all speeds are known
-            if not self._resume(run, now):
-                heappush(self.queue, (now + run.left, NORMAL, next(self.eid), timer))
 
-    def _component(self) -> list[Run]:
-        """Runs that share a full resource with a changed one, directly or through others."""
+    def _components(self) -> list[list[Run]]:
+        """Runs that share a full resource with a changed one, directly or through others; each component by itself."""
         found: dict[Run, None] = {}
-        seen = dict.fromkeys(self.dirty)
-        todo = list(self.dirty)
-        while todo:
-            for run in self.users[todo.pop()]:
-                if run in found:
-                    continue
-                found[run] = None
-                for r, _ in run.loads:
-                    if r not in seen and self.load[r] > FULL:
-                        seen[r] = None
-                        todo.append(r)
-        return list(found)
+        seen: dict[int, None] = {}
+        parts = []
+        for changed in self.dirty:
+            if changed in seen:
+                continue
+            part, todo = [], [changed]
+            seen[changed] = None
+            while todo:
+                for run in self.users[todo.pop()]:
+                    if run in found:
+                        continue
+                    found[run] = None
+                    part.append(run)
+                    for r, _ in run.loads:
+                        if r not in seen and self.load[r] > FULL:
+                            seen[r] = None
+                            todo.append(r)
+            parts.append(part)
+        return parts
 
     @staticmethod
     def _progress_run(run: Run, now: float) -> None:
