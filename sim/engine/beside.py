@@ -16,8 +16,7 @@ from itertools import accumulate
 
 from sim.engine.chains import Template
 from sim.engine.fluid import SLACK
-from sim.engine.state import FULL
-from sim.plan import PlanOp
+from sim.engine.state import FULL, Run
 
 Pace = tuple[float, int]
 """Speed of an op (0..1] and the resource that holds it to that (-1: none)."""
@@ -26,19 +25,20 @@ NEVER = (float("inf"), float("-inf"))
 """From when until when a guest is there that is not."""
 
 
-def paces(template: Template, guest: PlanOp) -> Sequence[Pace]:
+def paces(template: Template, guest: Run) -> Sequence[Pace]:
     """The pace of each op of a chain beside a guest; empty where the guest itself would be slowed."""
-    if guest.row not in template.paces:
-        template.paces[guest.row] = _paces(template, guest)
-    return template.paces[guest.row]
+    row = guest.op.row
+    if row not in template.paces:
+        template.paces[row] = _paces(template, guest)
+    return template.paces[row]
 
 
-def _paces(template: Template, guest: PlanOp) -> list[Pace]:
-    shares, weight = dict(guest.loads), guest.weight
+def _paces(template: Template, guest: Run) -> list[Pace]:
+    shares, weight = dict(guest.loads), guest.op.weight
     found: list[Pace] = []
-    for op in template.ops:
+    for op, loads in zip(template.ops, template.loads, strict=True):
         speed, binder = 1.0, -1
-        for r, load in op.loads:
+        for r, load in loads:
             share = shares.get(r, 0.0)
             if share <= 0.0 or load + share <= FULL:
                 continue

@@ -52,13 +52,13 @@ class Booking(Sharing):
     @staticmethod
     def _stretched(run: Run, begin: float) -> float:
         """Seconds of several kernels from ``begin`` on: their own, or at less load until the last is launched."""
-        op = run.op
+        op, loads = run.op, run.rank.loads[run.op.row]
         duration = run.launched + op.reach - begin
         if duration <= op.duration:
-            run.loads = op.loads
+            run.loads = loads
             return op.duration
         thin = op.duration / duration
-        run.loads = tuple([(r, share * thin) for r, share in op.loads]) if thin else ()
+        run.loads = tuple([(r, share * thin) for r, share in loads]) if thin else ()
         return duration
 
     def _launched(self, run: Run) -> None:
@@ -127,7 +127,7 @@ class Booking(Sharing):
         """Whether a run at full speed keeps it beside a chain that waits for no launch."""
         steady = guest.speed == 1.0 and guest.op.reach == 0.0 and guest.end_event is not None
         free = chain.launches.last + chain.template.slack <= now
-        return steady and free and len(paces(chain.template, guest.op)) > 0
+        return steady and free and len(paces(chain.template, guest)) > 0
 
     def _leave(self, run: Run) -> None:
         """A run gives its resources back without having ended."""
@@ -150,7 +150,7 @@ class Booking(Sharing):
         chain.odd = chain.slowed = None
         chain.guest, chain.window = guest, NEVER
         if guest is not None:
-            chain.window, chain.paces = (guest.last, guest.last + guest.left), paces(template, guest.op)
+            chain.window, chain.paces = (guest.last, guest.last + guest.left), paces(template, guest)
             guest.hosts = (*guest.hosts, chain)
             start = (now, left)
             chain.ends, chain.slowed = ends_beside(template, chain.paces, (first, last), start, chain.window)
@@ -182,7 +182,7 @@ class Booking(Sharing):
                 return None
             chain = owner[r]
             if chain is not None and chain not in hosts:
-                if chain.guest is not None or chain.odd is not None or not paces(chain.template, run.op):
+                if chain.guest is not None or chain.odd is not None or not paces(chain.template, run):
                     return None
                 hosts.append(chain)
         for chain in hosts:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from sim.engine.launches import Launches
-from sim.engine.state import FULL, Rank, Run
+from sim.engine.state import FULL, Loads, Rank, Run
 from sim.plan import PlanOp
 from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_STREAM
 
@@ -25,11 +25,11 @@ class Template:
     """The ops of a chain, and what is the same each time it runs. All lists are by place in the chain."""
 
     __slots__ = (
-        "causes", "cumulative", "footprint", "index", "kernels", "launch", "ops", "others", "paces", "rest", "rows",
-        "shortest", "slack", "steps", "stream", "streams", "used",
+        "causes", "cumulative", "footprint", "index", "kernels", "launch", "loads", "ops", "others", "paces", "rest",
+        "rows", "shortest", "slack", "steps", "stream", "streams", "used",
     )  # fmt: skip
 
-    def __init__(self, ops: tuple[PlanOp, ...], index: int) -> None:
+    def __init__(self, ops: tuple[PlanOp, ...], index: int, loads: Sequence[Loads]) -> None:
         self.ops = ops
         self.index = index  # of the last op in its block
         self.rows = array("i", [op.row for op in ops])
@@ -39,7 +39,8 @@ class Template:
         self.cumulative = [0, *accumulate(self.kernels)]
         self.steps = [seconds for op in ops for seconds in (op.latency, op.duration)]
         self.shortest = min(op.latency + op.duration for op in ops)
-        self.footprint = tuple(dict.fromkeys(r for op in ops for r, _ in op.loads))
+        self.loads = [loads[op.row] for op in ops]
+        self.footprint = tuple(dict.fromkeys(r for shares in self.loads for r, _ in shares))
         # how long after its launch an op may begin late enough for its kernels not to wait for their launches
         self.slack = max(op.reach - op.duration if op.reach > 0.0 else 0.0 for op in ops)
         self.stream = ops[-1].stream
@@ -106,8 +107,8 @@ class Chain:
         return run
 
 
-def units(block: tuple[PlanOp, ...]) -> tuple[PlanOp | Template, ...]:
-    """A block as chains and the ops between them."""
+def units(block: tuple[PlanOp, ...], loads: Sequence[Loads]) -> tuple[PlanOp | Template, ...]:
+    """A block as chains and the ops between them; ``loads`` by op row, on resources that can be full."""
     final = [-1] * len(block)  # the last op that depends on this one
     for index, op in enumerate(block):
         for dep in op.deps:
@@ -117,7 +118,7 @@ def units(block: tuple[PlanOp, ...]) -> tuple[PlanOp | Template, ...]:
     while begin < len(block):
         end = _end(block, begin, final)
         if end - begin >= SHORTEST:
-            found.append(Template(block[begin:end], end - 1))
+            found.append(Template(block[begin:end], end - 1, loads))
         else:
             found.extend(block[begin:end])
         begin = end

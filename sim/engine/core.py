@@ -27,6 +27,7 @@ from sim.engine.booking import Booking
 from sim.engine.chains import Chain, Template, units
 from sim.engine.deadlock import explain_blocked, explain_two_streams, explain_unsignalled
 from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
+from sim.engine.watched import watched
 from sim.errors import DeadlockError
 from sim.plan import Plan
 from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_STREAM, Timeline
@@ -41,7 +42,8 @@ class Engine(Booking):
     def __init__(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         super().__init__(plan)
         self.progress = progress
-        self.ranks = [Rank(i, r, [units(block) for block in r.blocks]) for i, r in enumerate(plan.ranks)]
+        loads = watched(plan)
+        self.ranks = [Rank(i, r, [units(b, loads) for b in r.blocks], loads) for i, r in enumerate(plan.ranks)]
         self.lazy = self._lazy_members()
         self.told = 0  # number of finished spans at which progress is next told
         self.on_ready = (self._ready_event,)

@@ -18,6 +18,10 @@ FULL = 1.0 + 1e-9  # loads above this oversubscribe a resource; below it the exc
 NORMAL, LAST = 1, 2  # SimPy priorities: solves come after everything else that happens at the same instant
 
 
+Loads = tuple[tuple[int, float], ...]
+"""Pairs of a resource and the share of it that is taken at full speed."""
+
+
 class Run:
     """One op of one action of one rank class.
 
@@ -50,7 +54,7 @@ class Run:
 
     def __init__(self, op: PlanOp, rank: Rank, launched: float) -> None:
         self.op = op
-        self.loads = op.loads
+        self.loads = rank.loads[op.row]
         self.rank = rank
         self.launched = launched
         self.action = rank.action
@@ -84,13 +88,16 @@ class Rank:
 
     __slots__ = (
         "action", "block", "cursor", "filling", "holds", "host_time", "index", "issued", "issuing", "laid",
-        "lazy", "microbatch", "outstanding", "plan", "released_by", "stalled", "tails", "tokens", "units",
+        "lazy", "loads", "microbatch", "outstanding", "plan", "released_by", "stalled", "tails", "tokens", "units",
     )  # fmt: skip
 
-    def __init__(self, index: int, plan: RankPlan, units: Sequence[Sequence[PlanOp | Template]]) -> None:
+    def __init__(
+        self, index: int, plan: RankPlan, units: Sequence[Sequence[PlanOp | Template]], loads: Sequence[Loads]
+    ) -> None:
         self.index = index
         self.plan = plan
         self.units = units
+        self.loads = loads  # by op row, on resources that can be full (``watched``)
         self.action = -1
         self.microbatch = 0
         self.block: Sequence[PlanOp | Template] = ()
