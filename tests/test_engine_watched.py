@@ -8,7 +8,7 @@ def loads_of(maker, names):
     """Watched resources of each op, by name."""
     plan = maker.plan()
     found = watched(plan)
-    return {plan.ops[op.row].name: [names[r] for r, _ in found[op.row]] for rank in plan.ranks for b in rank.blocks for op in b}
+    return {row.name: [names[r] for r, _ in loads] for row, loads in zip(plan.ops, found, strict=True)}
 
 
 def test_a_resource_of_one_stream_is_not_watched():

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.analysis.split import grouped
 from sim.analysis.result import MemoryUse
+from sim.analysis.split import grouped
 from sim.timeline.columns import Timeline
 
 Capacity = float | Sequence[float]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.analysis.split import grouped
 from sim.analysis.result import TransferUse
+from sim.analysis.split import grouped
 from sim.timeline.columns import OpRow, Timeline
 
 _COLLECTIVES = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "broadcast": 1.0, "all_to_all": 1.0}
