@@ -64,6 +64,15 @@ def test_peers_prefer_nvlink_ports():
     assert c.kinds[0].peer == build(replace(NODE, nvlink=replace(NVLINK, kind="mesh"), p2p=False)).kinds[0].peer
 
 
+def test_boards_of_gpus_are_joined_by_a_bridge():
+    """Two boards of four: ports inside, ports and the bridge of that direction between."""
+    c = build(replace(NODE, nvlink=replace(NVLINK, board=4, bridge=80e9)))
+    assert names(c, c.kinds[0].peer[0][3]) == ["gpu0.nvlink.tx", "gpu3.nvlink.rx"]
+    assert names(c, c.kinds[0].peer[0][7]) == ["gpu0.nvlink.tx", "board0-1.nvlink.bridge", "gpu7.nvlink.rx"]
+    assert names(c, c.kinds[0].peer[7][0]) == ["gpu7.nvlink.tx", "board1-0.nvlink.bridge", "gpu0.nvlink.rx"]
+    assert capacity(c)["board0-1.nvlink.bridge"] == 80e9
+
+
 @pytest.mark.parametrize(
     ("a", "b", "between"),
     [

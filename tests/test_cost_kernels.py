@@ -242,6 +242,15 @@ def test_any_dimension_can_break_the_alignment(bad):
     assert kernel_cost(gemm(m, n, k, "fp32"), full, "math", 1.0).duration == pytest.approx(2 * m * n * k / 1e14)
 
 
+def test_unaligned_products_in_one_launch_have_a_rate_of_their_own():
+    rates = replace(IDEAL, unaligned_flops_per_s=1e13)
+    own = replace(rates, unaligned_batched_flops_per_s=2e12)
+    eight = replace(gemm(1024, 1028, 1024), batch=8, flops=8 * gemm(1024, 1028, 1024).flops)
+    assert kernel_cost(eight, rates, "math", 1.0).duration == pytest.approx(eight.flops / 1e13)
+    assert kernel_cost(eight, own, "math", 1.0).duration == pytest.approx(eight.flops / 2e12)
+    assert kernel_cost(replace(eight, grouped=True), own, "math", 1.0).duration == pytest.approx(eight.flops / 1e13)
+
+
 def test_an_unaligned_product_without_a_rate_is_refused():
     unknown = replace(IDEAL, unaligned_flops_per_s=0.0)
     with pytest.raises(InfeasibleError, match="unaligned_flops_per_s"):

@@ -55,6 +55,23 @@ def test_a_source_unknown_to_us_is_read_by_its_cells(cells, stack):
     assert document(row(**cells))["stack"] == stack
 
 
+def test_run_conditions_are_read_where_the_row_says_them():
+    """Blocking launches by the notes; collectives checked on the host by a low all-reduce of the run's own."""
+    assert document(row(notes="CUDA_LAUNCH_BLOCKING=1"))["stack"] == "megatron-deepspeed-2022-blocking"
+    said = {"source": "ultrascale", "tp": 2, "dp": 1, "sequence_parallel": 1, "tp_overlap": 1}
+    plain, checked = (row(**said, measured_intra_allreduce_busbw_GBps=rate) for rate in (457, 425))
+    assert document(plain)["stack"] == "nanotron"
+    assert document(checked)["stack"] == "nanotron-checked"
+    assert "tp_overlap" not in document(plain)["layout"], "what nanotron overlaps its stack says"
+    assert document(row(inter="4x Omni-Path 100Gb/s per node"))["cluster"]["extends"] == "jean-zay"
+
+
+def test_nanotron_closes_a_stage_when_its_share_is_reached():
+    """16 layers of one unit and a head of four: half of 20 is ten layers exactly."""
+    cells = {"layers": 16, "hidden": 2048, "heads": 32, "ffn": 8192, "gated_mlp": 1, "vocab": 131072, "pp": 2, "gpus": 2}
+    assert document(row(source="ultrascale", dp=1, **cells))["layout"]["stage_layers"] == [10, 6]
+
+
 def test_a_measured_network_is_an_input():
     """100 GB/s of bus bandwidth over eight GPUs a node: 12.5 GB/s through each GPU's adapter, all of it sustained."""
     said = row(gpus=16, dp=16, nic_gbit_per_gpu=400, measured_world_allreduce_busbw_GBps=100)

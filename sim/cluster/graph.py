@@ -188,10 +188,15 @@ def _add_nvlink(graph: NodeGraph, spec: ClusterSpec, missing: Collection[tuple[s
             one = graph.resource(f"gpu{a}-{b}", "nvlink.to", capacity / (spec.gpus_per_host - 1))
             graph.link(f"gpu{a}", f"gpu{b}", one, distance=2 * _NVLINK_DISTANCE)
         return
+    size = spec.nvlink.board or spec.gpus_per_host
     for gpu in there:
-        name = f"gpu{gpu}"
-        graph.link(name, "nvlink", graph.resource(name, "nvlink.tx", capacity), distance=_NVLINK_DISTANCE)
-        graph.link("nvlink", name, graph.resource(name, "nvlink.rx", capacity), distance=_NVLINK_DISTANCE)
+        name, hub = f"gpu{gpu}", f"nvlink{gpu // size}"
+        graph.link(name, hub, graph.resource(name, "nvlink.tx", capacity), distance=_NVLINK_DISTANCE)
+        graph.link(hub, name, graph.resource(name, "nvlink.rx", capacity), distance=_NVLINK_DISTANCE)
+    # Between boards NCCL lays its rings over several GPUs' PCIe links at once: one resource stands for all of them.
+    for a, b in permutations(range(-(-spec.gpus_per_host // size)), 2):
+        bridge = graph.resource(f"board{a}-{b}", "nvlink.bridge", spec.nvlink.bridge)
+        graph.link(f"nvlink{a}", f"nvlink{b}", bridge, distance=_NVLINK_DISTANCE)
 
 
 def _add_grid(graph: NodeGraph, spec: ClusterSpec) -> None:

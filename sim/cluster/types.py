@@ -19,7 +19,7 @@ from sim.spec.types import ClusterSpec
 ResourceKind = Literal[
     "sm", "hbm", "nvlink.tx", "nvlink.rx", "pcie.h2d", "pcie.d2h", "pcie.duplex", "uplink.in", "uplink.out",
     "dram", "cores", "socket_link", "nic.tx", "nic.rx", "nvme.read", "nvme.write", "nvme.busy",
-    "leaf.up", "leaf.down", "core.up", "core.down", "nvlink.to",
+    "leaf.up", "leaf.down", "core.up", "core.down", "nvlink.to", "nvlink.bridge",
     "grid.next", "grid.back", "grid.out", "grid.in", "grid.to",
 ]  # fmt: skip
 

@@ -95,7 +95,8 @@ def _unaligned(kernel: Kernel, device: DeviceSpec) -> float:
             "bytes and the device gives no rate for that; give unaligned_flops_per_s, or choose sizes that keep it"
         )
         raise InfeasibleError(msg)
-    return device.unaligned_flops_per_s
+    several = kernel.batch > 1 and not kernel.grouped
+    return (several and device.unaligned_batched_flops_per_s) or device.unaligned_flops_per_s
 
 
 def _flash(kernel: Kernel, device: DeviceSpec, attention: str, sustained: float) -> KernelCost:

@@ -29,6 +29,7 @@ BOUND = {
     "nic.tx": "the network adapters",
     "nic.rx": "the network adapters",
     "nvlink.to": "a link between two GPUs",
+    "nvlink.bridge": "what joins two boards of GPUs",
     "leaf.up": "the uplinks of leaves, towards the spine",
     "leaf.down": "the uplinks of leaves, from the spine",
     "core.up": "the ways of pods to the core",

@@ -144,6 +144,7 @@ class DeviceFile(Block):
     flash_backward_ratio: Factor = _or(0.8, "rate of the backward attention kernel over the forward one")
     gemm_alignment: Alignment = _or(16.0, "bytes that a GEMM dimension must be a multiple of for full speed")
     unaligned_flops_per_s: FlopsPerSOrZero = _or(0.0, "rate of a 16-bit GEMM that breaks the alignment")
+    unaligned_batched_flops_per_s: FlopsPerSOrZero = _or(0.0, "of many such products in one launch; 0: the same")
     wgrad_factor: Factor = _or(1.0, "time of a weight-gradient GEMM over the same forward GEMM")
     fused_fraction: Fraction = _or(0.8, "share of hbm_bandwidth that fused memory-bound kernels sustain")
     naive_fraction: Fraction = _or(0.45, "share of hbm_bandwidth that element-wise passes sustain")
@@ -194,6 +195,8 @@ class NvlinkFile(Block):
     in_switch_latency: SecondsOrZero = _or(0.0, "the two passes of an in-switch reduction")
     in_switch_fill: SecondsOrZero = _or(0.0, "cost of a chunk in the pipeline of an in-switch reduction")
     all_to_all: Fraction = _or(1.0, "part of the sustained rate that an all-to-all keeps")
+    board: CountOrZero = _or(0, "GPUs that it joins, where that is a part of the node; 0: all")
+    bridge: BytesPerSOrZero = _or(0.0, "board: one direction between two boards, over all PCIe and socket links together")
 
 
 class NvmeFile(Block):

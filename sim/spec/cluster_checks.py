@@ -77,6 +77,20 @@ def _nics(d: Draft) -> Iterator[Finding]:
             yield f"{key}.nics.count", what
 
 
+def _boards(d: Draft) -> Iterator[Finding]:
+    for key, node, _ in d.machines:
+        link = node.nvlink
+        if link is None or not (link.board or link.bridge):
+            continue
+        if not (link.board and link.bridge):
+            missing, other = ("bridge", "board") if link.board else ("board", "bridge")
+            yield f"{key}.nvlink.{other}", f"says that NVLink joins parts of a node; give {missing} as well"
+        elif link.kind == "full":
+            yield f"{key}.nvlink.board", "with kind: full every pair has a link of its own; use switch or mesh"
+        elif node.gpus_per_host % link.board:
+            yield f"{key}.nvlink.board", f"{node.gpus_per_host} GPUs do not fill boards of {link.board}; change one"
+
+
 def _fabric(d: Draft) -> Iterator[Finding]:
     fabric = d.cluster.fabric
     if fabric is not None and not fabric.dimensions and not fabric.nodes_per_leaf:
@@ -254,6 +268,7 @@ CHECKS = (
     Check("GPUs spread over uplinks", ("cluster",), _uplinks),
     Check("link rates agree", ("cluster",), _duplex),
     Check("nodes are connected", ("cluster",), _nics),
+    Check("boards of GPUs are joined", ("cluster",), _boards),
     Check("a fabric is something", ("cluster",), _fabric),
     Check("a grid is the network", ("cluster",), _grid),
     Check("one attention fit each", ("cluster",), _one_fit_each),

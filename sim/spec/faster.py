@@ -22,6 +22,7 @@ def _arithmetic(device: DeviceSpec, by: float) -> DeviceSpec:
         device,
         vector_flops_per_s=device.vector_flops_per_s * by,
         unaligned_flops_per_s=device.unaligned_flops_per_s * by,
+        unaligned_batched_flops_per_s=device.unaligned_batched_flops_per_s * by,
         gemm={dtype: replace(fit, peak=fit.peak * by) for dtype, fit in device.gemm.items()},
         flash={name: tuple(replace(fit, p_inf=fit.p_inf * by) for fit in fits) for name, fits in device.flash.items()},
     )

@@ -134,6 +134,7 @@ class DeviceSpec:
     flash_backward_ratio: float = 0.8  # rate of the backward kernel over the forward one
     gemm_alignment: int = 16
     unaligned_flops_per_s: float = 0.0
+    unaligned_batched_flops_per_s: float = 0.0  # of many products in one launch; 0: as of one
     wgrad_factor: float = 1.0  # time of a weight-gradient GEMM over the same forward GEMM
     fused_fraction: float = 0.8
     naive_fraction: float = 0.45
@@ -188,7 +189,8 @@ class NvlinkSpec:
     ``step_latency`` is one hop of a collective (s), ``base_latency`` its start (s), both of the Simple protocol.
     ``in_switch``: what in-switch reduction (NVLS) keeps of ``bandwidth * efficiency`` (0: the switch cannot add);
     ``in_switch_latency`` and ``in_switch_fill`` (s): its two passes, and what each chunk of its pipeline costs.
-    ``all_to_all``: what an all-to-all keeps of ``bandwidth * efficiency``.
+    ``all_to_all``: what an all-to-all keeps of ``bandwidth * efficiency``. ``board``: GPUs that NVLink joins (0: all of
+    the node); ``bridge``: bytes/s one way between two such boards, over all that joins them.
     """
 
     kind: Literal["switch", "mesh", "full"]
@@ -200,6 +202,8 @@ class NvlinkSpec:
     in_switch_latency: float = 0.0
     in_switch_fill: float = 0.0
     all_to_all: float = 1.0
+    board: int = 0
+    bridge: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

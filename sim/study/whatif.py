@@ -32,7 +32,7 @@ class Axis:
 AXES: Mapping[str, Axis] = {
     "sm": Axis(says="GPU arithmetic", kinds=("sm",)),
     "hbm": Axis(says="GPU memory bandwidth", kinds=("hbm",)),
-    "nvlink": Axis(says="NVLink", kinds=("nvlink.tx", "nvlink.rx", "nvlink.to")),
+    "nvlink": Axis(says="NVLink", kinds=("nvlink.tx", "nvlink.rx", "nvlink.to", "nvlink.bridge")),
     "network": Axis(
         says="links between nodes",
         kinds=(

@@ -147,7 +147,8 @@ def _cluster(row: Row) -> dict[str, Any]:
     if MACHINES[gpu].endswith("nvl72"):  # a tray is no node: what a GPU reaches over NVLink is the whole rack
         per = 72
     nodes = -(-gpus // per)
-    cluster: dict[str, Any] = {"extends": MACHINES[gpu], "nodes": nodes}
+    omni_path = "Omni-Path" in row.text("inter")  # of all machines here only Jean Zay has it
+    cluster: dict[str, Any] = {"extends": "jean-zay" if omni_path else MACHINES[gpu], "nodes": nodes}
     rate, measured = row.number("nic_gbit_per_gpu"), row.number("measured_world_allreduce_busbw_GBps")
     if nodes > 1 and (rate or measured):
         cluster["nics"] = {"count": per, "sources": {"count": "one for each GPU"}}
@@ -234,6 +235,8 @@ def _stack(row: Row) -> str:
         return "deepspeed-2023" if row.flag("flash_attention") else "megatron-deepspeed-2020"
     if row.text("source") == "ultrascale" and 0 < row.number("measured_intra_allreduce_busbw_GBps") < CHECKED_BELOW:
         return "nanotron-checked"
+    if "CUDA_LAUNCH_BLOCKING=1" in row.text("notes"):
+        return "megatron-deepspeed-2022-blocking"
     if row.text("source") in STACKS:
         return STACKS[row.text("source")]
     if not row.flag("flash_attention", default=True):
