@@ -68,8 +68,8 @@ def test_run_conditions_are_read_where_the_row_says_them():
 
 def test_nanotron_closes_a_stage_when_its_share_is_reached():
     """16 layers of one unit and a head of four: half of 20 is ten layers exactly."""
-    cells = {"layers": 16, "hidden": 2048, "heads": 32, "ffn": 8192, "gated_mlp": 1, "vocab": 131072, "pp": 2, "gpus": 2}
-    assert document(row(source="ultrascale", dp=1, **cells))["layout"]["stage_layers"] == [10, 6]
+    cells = {"layers": 16, "hidden": 2048, "heads": 32, "ffn": 8192, "gated_mlp": 1, "vocab": 131072, "pp": 2}
+    assert document(row(source="ultrascale", dp=1, gpus=2, **cells))["layout"]["stage_layers"] == [10, 6]
 
 
 def test_a_measured_network_is_an_input():

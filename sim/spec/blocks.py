@@ -196,7 +196,7 @@ class NvlinkFile(Block):
     in_switch_fill: SecondsOrZero = _or(0.0, "cost of a chunk in the pipeline of an in-switch reduction")
     all_to_all: Fraction = _or(1.0, "part of the sustained rate that an all-to-all keeps")
     board: CountOrZero = _or(0, "GPUs that it joins, where that is a part of the node; 0: all")
-    bridge: BytesPerSOrZero = _or(0.0, "board: one direction between two boards, over all PCIe and socket links together")
+    bridge: BytesPerSOrZero = _or(0.0, "board: one direction between two, over all PCIe and socket links together")
 
 
 class NvmeFile(Block):

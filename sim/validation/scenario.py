@@ -233,14 +233,19 @@ def _stack(row: Row) -> str:
     """The named stack of a source, or what the cells of the row say of it."""
     if row.text("offload", "none") != "none":
         return "deepspeed-2023" if row.flag("flash_attention") else "megatron-deepspeed-2020"
-    if row.text("source") == "ultrascale" and 0 < row.number("measured_intra_allreduce_busbw_GBps") < CHECKED_BELOW:
-        return "nanotron-checked"
-    if "CUDA_LAUNCH_BLOCKING=1" in row.text("notes"):
-        return "megatron-deepspeed-2022-blocking"
     if row.text("source") in STACKS:
-        return STACKS[row.text("source")]
+        return STACKS[row.text("source")] + _condition(row)
     if not row.flag("flash_attention", default=True):
         return "megatron-lm-2021"
     if row.whole("zero_stage") == 3:
         return "torchtitan-compile" if row.flag("compiled") else "pytorch-fsdp"
     return "megatron-core-2024" if row.text("gpu").startswith("a100") else "megatron-core-2025"
+
+
+def _condition(row: Row) -> str:
+    """Which variant of its source's stack a run was under, by its own notes and its own all-reduce."""
+    named = STACKS[row.text("source")]
+    if named == "nanotron" and 0 < row.number("measured_intra_allreduce_busbw_GBps") < CHECKED_BELOW:
+        return "-checked"
+    blocking = named == "megatron-deepspeed-2022" and "CUDA_LAUNCH_BLOCKING=1" in row.text("notes")
+    return "-blocking" if blocking else ""
