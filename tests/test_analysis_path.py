@@ -9,9 +9,13 @@ from made import made
 
 from scenarios import V100, data_parallel, random_system
 from sim.analysis.breakdown import breakdown, phases
-from sim.analysis.path import bound_by, critical_path
+from sim.analysis.path import bound_by, bound_seconds, critical_path
+from sim.api import scenario_of
 from sim.api import simulate as simulate_scenario
+from sim.cluster.build import build as build_cluster
+from sim.cost.lower import lower
 from sim.engine.core import simulate
+from sim.workload.build import build as build_workload
 
 SCENARIOS = [
     data_parallel(8, 0),
@@ -120,3 +124,17 @@ def test_contention_of_a_collective_is_seen_from_every_member(late):
     shares = bound_by(timeline, critical_path(timeline))
     assert timeline.makespan == pytest.approx(13.5)
     assert shares == pytest.approx({"latency": 11 / 13.5, "sm": 1.5 / 13.5, "link": 1 / 13.5})
+
+
+def test_a_run_of_kernels_is_bound_by_what_binds_its_kernels():
+    """Merged or not, the critical path has the same seconds of arithmetic and of memory."""
+    scenario = scenario_of("lecture-64-dp", ["batch.size=null", "batch.accumulation=1", "model.layers=4"])
+    workload, cluster = build_workload(scenario), build_cluster(scenario.cluster)
+    found = []
+    for merged in (False, True):
+        timeline = simulate(lower(workload, cluster, scenario, merged=merged))
+        found.append(bound_seconds(timeline, critical_path(timeline)))
+    alone, together = found
+    assert 0.1 < alone["hbm"] / alone["sm"] < 2.0, "both matter"
+    for kind in ("sm", "hbm"):
+        assert together[kind] == pytest.approx(alone[kind], rel=0.02)

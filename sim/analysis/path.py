@@ -123,5 +123,7 @@ def _reasons(
         taken = min(seconds, left)
         found.append((timeline.resources[resource].kind, taken))
         left -= taken
-    own = timeline.resources[op.bound_by].kind if op.bound_by >= 0 else LATENCY
-    return [*found, (own, max(left, 0.0))]
+    left = max(left, 0.0)
+    if op.parts:
+        return [*found, *((timeline.resources[resource].kind, left * share) for resource, share in op.parts)]
+    return [*found, (timeline.resources[op.bound_by].kind if op.bound_by >= 0 else LATENCY, left)]

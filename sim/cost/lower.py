@@ -70,6 +70,7 @@ class _Cost:
     group_size: int = 1
     kernels: int = 1
     reach: float = 0.0
+    parts: tuple[tuple[int, float], ...] = ()
 
 
 MERGE_ABOVE = 250_000
@@ -285,7 +286,11 @@ class _Lowering:
         )
         said = works[0].kind if run.kernels == 1 else "kernels"
         found = self._rank_cost(cost, rank_class, said, 1.0, size=run.moved, flops=run.flops, launch=launch)
-        return replace(found, kernels=run.kernels, reach=run.reach)
+        if run.kernels == 1:
+            return found
+        share = run.arithmetic / run.duration if run.duration > 0.0 else 0.0
+        sm, hbm = self.classes.resource_class[ids].tolist()
+        return replace(found, kernels=run.kernels, reach=run.reach, parts=((sm, share), (hbm, 1.0 - share)))
 
     def _joined(self, works: Sequence[Kernel], kind: int, launch: float, speeds: tuple[float, float]) -> Run:
         """Kernels in a row on a device of these speeds: looked up, since stages share the kernels of their layers."""
@@ -424,6 +429,7 @@ def _row(ops: Sequence[Op], cost: _Cost, rank_class: int, stream: int) -> OpRow:
         group_size=cost.group_size,
         kernels=cost.kernels,
         reach=cost.reach,
+        parts=cost.parts,
     )
 
 

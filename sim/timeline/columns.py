@@ -54,6 +54,7 @@ class OpRow:
     group_size: int = 1  # ranks of the process group, for a collective
     kernels: int = 1  # how many launched kernels this stands for
     reach: float = 0.0  # of several kernels: seconds from the first launch to the earliest end of the last
+    parts: tuple[tuple[int, float], ...] = ()  # of several kernels: (resource, share of their duration that it sets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,7 +140,7 @@ def _wrong(timeline: Timeline) -> str:
         return "its columns are not of one length"
     span = np.array([row[0] for row in timeline.contended], dtype=np.int64)
     resource = np.array([row[1] for row in timeline.contended], dtype=np.int64)
-    tied = [row for op in timeline.ops for row, _ in op.demands] + [op.bound_by for op in timeline.ops]
+    tied = [row for op in timeline.ops for row, _ in (*op.demands, *op.parts)] + [op.bound_by for op in timeline.ops]
     ranges = (
         ("op", spans.op, 0, len(timeline.ops)),
         ("cause", spans.cause, 0, 4),
