@@ -35,6 +35,7 @@ MAX_DEPTH = 64
 
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 _RADIX = re.compile(r"0o[0-7]{1,20}|0x[0-9a-fA-F]{1,15}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | float | None] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
@@ -190,6 +191,8 @@ class _Builder:
                 self._stop(place, "a second YAML document begins here; one document a file")
         elif isinstance(event, ScalarEvent):
             self._refuse_tag(event, place)
+            if _SURROGATE.search(event.value):
+                self._stop(place, "holds half of a surrogate pair, which is no character; write the character itself")
             # NOTE the parser marks where a folded text was broken, for those who write it again
             text = event.value.replace("\a", "") if event.style == ">" else event.value
             self._add(Node(text if event.style else scalar(text), place), place, event.anchor, text=text)
