@@ -157,6 +157,18 @@ def test_hover_names_the_span_under_the_pointer_and_a_click_explains_it(open_pag
     assert page.locator("#chosen h3").first.inner_text() == cause
 
 
+def test_lanes_of_all_ranks_open_and_close(open_page, file, step):
+    page = open_page(file)
+    shown = "() => stepline.views[0].lanes.rows.filter((row) => row.lane).length"
+    before = page.evaluate(shown)
+    page.get_by_role("button", name="Open or close the lanes of all ranks").click()
+    ops = step.timeline.ops
+    lanes_there = {(ops[o].rank_class, ops[o].stream) for o in step.timeline.spans.op.tolist()}
+    assert page.evaluate(shown) == len(lanes_there) > before
+    page.get_by_role("button", name="Open or close the lanes of all ranks").click()
+    assert page.evaluate(shown) == len(step.timeline.rank_classes)
+
+
 def test_search_finds_what_the_timeline_has(open_page, file, step):
     page = open_page(file)
     ops, spans = step.timeline.ops, step.timeline.spans

@@ -82,6 +82,14 @@ export class Lanes {
     this.draw();
   }
 
+  // Open every rank class, or where all are open, close them.
+  toggleAll() {
+    const all = this.open.size === this.run.classes.length;
+    this.open = new Set(all ? [] : this.run.classes.keys());
+    this.layOut();
+    this.draw();
+  }
+
   recolour() {
     this.paint = this.spans.paintFor(this.app.mode, this.app.theme, this.app.onlyPath);
     this.path = this.spans.pathLane(this.app.theme);

@@ -64,15 +64,17 @@ class App {
     const mode = make("select", { on: { change: () => this.setMode(mode.value) } });
     for (const [value, words] of MODES) mode.append(make("option", { value }, words));
     this.shown = make("output", { className: "shown" });
+    const several = this.views.some(({ run }) => run.classes.length > 1);
     const button = (words, label, act) => make("button", { type: "button", "aria-label": label, title: label, on: { click: act } }, words);
-    place.replaceChildren(
+    place.replaceChildren(...[
       make("label", {}, "Colour by ", mode),
       make("label", {}, this.path, " Critical path only"),
+      several ? button("All lanes", "Open or close the lanes of all ranks", () => this.toggleLanes()) : null,
       make("span", { className: "group" }, this.box, button("‹", "Last match", () => this.next(true)),
         button("›", "Next match", () => this.next(false)), this.found),
       make("span", { className: "group end" }, this.shown, button("−", "Zoom out", () => this.window.zoom(1 / 2)),
         button("+", "Zoom in", () => this.window.zoom(2)), button("Whole step", "Show the whole step", () => this.window.fit())),
-    );
+    ].filter(Boolean));
     this.legend = document.getElementById("colours");
     this.recolour();
   }
@@ -123,6 +125,10 @@ class App {
     this.onlyPath = on;
     this.path.checked = on;
     for (const { lanes } of this.views) lanes.recolour();
+  }
+
+  toggleLanes() {
+    for (const { lanes } of this.views) lanes.toggleAll();
   }
 
   focusSearch() {
