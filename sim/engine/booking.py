@@ -21,14 +21,9 @@ from sim.engine.chains import Chain, Template
 from sim.engine.launches import Turn
 from sim.engine.sharing import Sharing
 from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
-from sim.engine.wake import wake_place
-from sim.plan import Plan
+from sim.plan import Plan, PlanOp
 from sim.timeline.columns import CAUSE_LAUNCH
 from sim.timeline.record import Record
-
-TurnKey = tuple[Template, Template, int, int, int, int]
-"""The chain that runs and the one that is being launched, places of the first that end, how many of the second are
-launched, and how many kernels are outstanding."""
 
 
 class Booking(Sharing):
@@ -38,7 +33,7 @@ class Booking(Sharing):
         super().__init__(plan)
         self.owner: list[Chain | None] = [None] * len(plan.resources)  # the chain laid out on a resource
         self.arrived: list[list[Run]] = [[] for _ in plan.group_sizes]
-        self.turns: dict[TurnKey, Turn] = {}
+        self.turns: dict[tuple[Template, Template, int, int, int, int], Turn] = {}
         self.record = Record()
         self.contended: list[tuple[int, int, float]] = []
         self.last_end = 0.0  # the clock may run on over stale timers
@@ -101,7 +96,7 @@ class Booking(Sharing):
     def _laid(self, run: Run, now: float, *, resumed: bool) -> bool:
         chain, rank, first = run.chain, run.rank, run.place
         assert chain is not None
-        last = chain.launches.count
+        last = len(chain.launched)
         if last - first < 2 or rank.laid is not None or rank.issuing:
             return False
         users, owner, guest = self.users, self.owner, None
@@ -113,7 +108,7 @@ class Booking(Sharing):
                     if guest is not None:
                         return False
                     guest = other
-        if guest is not None and not self._may_be_beside(chain, guest, now):
+        if guest is not None and not self._may_be_beside(chain, guest, last, now):
             return False
         if resumed:
             self._leave(run)
@@ -123,10 +118,10 @@ class Booking(Sharing):
         return True
 
     @staticmethod
-    def _may_be_beside(chain: Chain, guest: Run, now: float) -> bool:
+    def _may_be_beside(chain: Chain, guest: Run, last: int, now: float) -> bool:
         """Whether a run at full speed keeps it beside a chain that waits for no launch."""
         steady = guest.speed == 1.0 and guest.op.reach == 0.0 and guest.end_event is not None
-        free = chain.launches.last + chain.template.slack <= now
+        free = chain.launched[last - 1] + chain.template.slack <= now
         return steady and free and len(paces(chain.template, guest)) > 0
 
     def _leave(self, run: Run) -> None:
@@ -142,7 +137,7 @@ class Booking(Sharing):
 
         ``now``: when the op there is ready; where it runs already (``chain.resumed``), the present.
         """
-        template, resumed, rank, last = chain.template, chain.resumed, chain.rank, chain.launches.count
+        template, resumed, rank, last = chain.template, chain.resumed, chain.rank, len(chain.launched)
         for place, other in chain.known.items():
             if other.dependents and first <= place < last - 1:
                 last = place + 1
@@ -154,7 +149,7 @@ class Booking(Sharing):
             guest.hosts = (*guest.hosts, chain)
             start = (now, left)
             chain.ends, chain.slowed = ends_beside(template, chain.paces, (first, last), start, chain.window)
-        elif chain.launches.last + template.slack > now:
+        elif chain.launched[last - 1] + template.slack > now:
             chain.ends = _with_launches(chain, first, last, now)
         elif left is None:
             chain.ends = list(accumulate(template.steps[2 * first : 2 * last], initial=now))[2::2]
@@ -258,19 +253,12 @@ class Booking(Sharing):
         first, at, base, record = chain.first, chain.at, chain.base, self.record
         if at == first:
             return
-        record.chain(chain.template.rows[first:at], chain.ends[: at - first])
-        for piece, begin, end in chain.launches.between(first, at):
-            if piece.turn is not None:
-                record.pieces.extend((piece.turn.begin + begin - piece.begin, end - begin, piece.number))
-            else:
-                record.pieces.extend((-1, end - begin, 0))
-                record.launched.extend(piece.times[begin - piece.begin : end - piece.begin])
+        record.chain(chain.template.rows[first:at], chain.launched[first:at], chain.ends[: at - first])
         record.of.extend((base, at - first, chain.action, chain.microbatch))
         record.odd.extend((base, chain.cause, chain.cause_span, chain.ready))
         for place in chain.odd or ():
             if first < place < at:
-                launched, held = chain.launches.at(place)
-                record.odd.extend((chain.number(place), CAUSE_LAUNCH, held, launched))
+                record.odd.extend((chain.number(place), CAUSE_LAUNCH, chain.held[place], chain.launched[place]))
         if chain.resumed is not None and chain.resumed.bound:
             self.contended.extend((base, r, seconds) for r, seconds in chain.resumed.bound.items())
         if chain.slowed:
@@ -284,8 +272,7 @@ class Booking(Sharing):
         if place == chain.first:
             return chain.cause, chain.cause_span, chain.ready
         if chain.odd and place in chain.odd:
-            launched, held = chain.launches.at(place)
-            return CAUSE_LAUNCH, held, launched
+            return CAUSE_LAUNCH, chain.held[place], chain.launched[place]
         return chain.template.causes[place], chain.number(place - 1), chain.ends[place - 1 - chain.first]
 
     def _host_catches_up(self, chain: Chain, at: int, place: int) -> None:
@@ -318,47 +305,42 @@ class Booking(Sharing):
         nearly every op is issued here, in few patterns. A host that is busy when an op ends goes the long way.
         """
         rank, template, other = chain.rank, chain.template, filling.template
-        launches, first = filling.launches, chain.first
-        key = (template, other, at, place, launches.count, rank.outstanding)
-        turn = self.turns.get(key) or self._new_turn(key)
+        launched, number, first = filling.launched, len(filling.launched), chain.first
+        key = (template, other, at, place, number, rank.outstanding)
+        turn = self.turns.get(key)
+        if turn is None:
+            asked = list(zip(other.kernels, other.launch, other.rest, strict=True))[number:]
+            turn = Turn(template.kernels[at:place], asked, rank.outstanding, self.plan.launch_queue)
+            self.turns[key] = turn
         rank.outstanding, ended = turn.outstanding, turn.ended
-        ends, number = chain.ends[at - first : at - first + ended], chain.base - first + at
+        ends, shift = chain.ends[at - first : at - first + ended], chain.base - first + at
         if turn.busiest <= template.shortest and rank.host_time <= ends[0]:
-            launches.add_turn(turn, ends, number)
-            rank.released_by = number + ended - 1
+            launched.extend([ends[index] + after for index, after in turn.issued])
+            filling.held.extend([shift + index for index, _ in turn.issued])
+            rank.released_by = shift + ended - 1
             rank.host_time = ends[-1] + turn.last
         else:
-            self._issue_in_turn(rank, filling, list(zip(ends, range(number, number + ended), strict=True)), turn)
-        if launches.count == len(other.launch):
+            self._issue_in_turn(rank, filling, list(zip(ends, range(shift, shift + ended), strict=True)), turn)
+        if len(launched) == len(other.launch):
             rank.stalled = False
             self._filled(rank, filling)
             self._issue(rank, ends[-1])
         return at + ended
 
-    def _new_turn(self, key: TurnKey) -> Turn:
-        template, other, at, place, count, outstanding = key
-        asked = list(zip(other.kernels, other.launch, other.rest, strict=True))[count:]
-        turn = self.turns[key] = Turn(template.kernels[at:place], asked, outstanding, self.plan.launch_queue)
-        turn.begin = self.record.turn(turn.issued)
-        return turn
-
     @staticmethod
     def _issue_in_turn(rank: Rank, filling: Chain, ended: Sequence[tuple[float, int]], turn: Turn) -> None:
         """Issue the next ops of a chain, each when one of ``ended`` (end, span) made room and the host has time."""
-        clock, held_by, by = rank.host_time, rank.released_by, [index for index, _ in turn.issued]
-        template, number = filling.template, filling.launches.count
-        launched: list[float] = []
-        held: list[int] = []
+        clock, held_by, done, by = rank.host_time, rank.released_by, 0, [index for index, _ in turn.issued]
+        template, number = filling.template, len(filling.launched)
         for index, (end, span) in enumerate(ended):
             if end >= clock:
                 held_by, clock = span, end
-            while len(held) < len(by) and by[len(held)] == index:
+            while done < len(by) and by[done] == index:
                 clock += template.launch[number]
-                launched.append(clock)
-                held.append(held_by)
+                filling.launched.append(clock)
+                filling.held.append(held_by)
                 clock += template.rest[number]
-                number += 1
-        filling.launches.add(launched, held)
+                number, done = number + 1, done + 1
         rank.host_time, rank.released_by = clock, held_by
 
     # -- the end, or somebody asks ----------------------------------------------------------------------------------
@@ -432,7 +414,7 @@ class Booking(Sharing):
 
     def _plan_wake(self, chain: Chain) -> None:
         """Have an event where the host will issue an op that may begin before the chain ends."""
-        place = wake_place(chain, self.plan.launch_queue, self.arrived)
+        place = _wake_place(chain, self.plan.launch_queue, self.arrived)
         chain.wake = None
         if place >= 0:
             chain.wake = timer = Timer(chain, self.on_wake)
@@ -454,7 +436,7 @@ def _with_launches(chain: Chain, first: int, last: int, now: float) -> list[floa
         end = now + chain.resumed.left
         ends.append(end)
     for place in range(first + len(ends), last):
-        op, (launched, _) = chain.template.ops[place], chain.launches.at(place)
+        op, launched = chain.template.ops[place], chain.launched[place]
         if launched > end:
             odd[place] = end = launched
         begin = end + op.latency
@@ -462,3 +444,56 @@ def _with_launches(chain: Chain, first: int, last: int, now: float) -> list[floa
         ends.append(end)
     chain.odd = odd
     return ends
+
+
+def _wake_place(chain: Chain, limit: int, arrived: Sequence[Sequence[Run]]) -> int:
+    """The place in the chain whose end lets the host issue an op that may begin before the chain ends; -1: none."""
+    rank, template, at = chain.rank, chain.template, chain.at
+    if not rank.stalled:  # it waits for something else, or has issued its whole program
+        return -1
+    cumulative = template.cumulative
+    target = cumulative[at] + rank.outstanding - limit  # room for the next op once more kernels than this have ended
+    most = cumulative[chain.last - 1]
+    filling = rank.filling
+    if filling is not None and not filling.waiting:
+        target += filling.template.cumulative[-1] - filling.template.cumulative[len(filling.launched)]
+    if filling is None or not filling.waiting:
+        action, block, cursor = rank.action, rank.block, rank.cursor
+        while target < most:
+            while cursor >= len(block):
+                action += 1
+                if action >= len(rank.plan.actions):
+                    return -1
+                block, cursor = rank.units[rank.plan.actions[action][0]], 0
+            unit = block[cursor]
+            cursor += 1
+            if isinstance(unit, PlanOp):
+                if not _unnoticed(chain, unit, arrived) and not _behind(chain, unit, action):
+                    break
+                target += unit.kernels
+            else:
+                if not _behind(chain, unit, action):
+                    break
+                target += unit.cumulative[-1]
+    return bisect_right(cumulative, target, at) - 1 if target < most else -1
+
+
+def _unnoticed(chain: Chain, op: PlanOp, arrived: Sequence[Sequence[Run]]) -> bool:
+    """Whether nobody would notice if a rendezvous were come to later than it is: those who wait there are itself."""
+    if op.group not in chain.rank.lazy or op.stream in chain.template.used:
+        return False
+    return all(run.rank is chain.rank for run in arrived[op.group])
+
+
+def _behind(chain: Chain, unit: PlanOp | Template, action: int) -> bool:
+    """Whether something not issued yet cannot begin before the chain has ended: in its stream, or after what is."""
+    stream = chain.template.stream
+    op = unit if isinstance(unit, PlanOp) else unit.ops[0]
+    if op.stream == stream:
+        return True
+    if not op.deps:
+        return False
+    rank = chain.rank
+    block = rank.plan.blocks[rank.plan.actions[action][0]]
+    here = action == chain.action
+    return any(block[dep].stream == stream and (not here or dep >= chain.template.index) for dep in op.deps)

@@ -13,7 +13,6 @@ from array import array
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from sim.engine.launches import Launches
 from sim.engine.state import FULL, Loads, Rank, Run
 from sim.plan import PlanOp
 from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_STREAM
@@ -57,8 +56,8 @@ class Chain:
     """One run of a template: how far it was issued, how far it has come, and how it is laid out in time."""
 
     __slots__ = (
-        "action", "at", "base", "cause", "cause_span", "ends", "event", "first", "guest", "known", "last",
-        "last_span", "launches", "microbatch", "odd", "paces", "rank", "ready", "resumed", "slowed", "template",
+        "action", "at", "base", "cause", "cause_span", "ends", "event", "first", "guest", "held", "known", "last",
+        "last_span", "launched", "microbatch", "odd", "paces", "rank", "ready", "resumed", "slowed", "template",
         "waiting", "wake", "window",
     )  # fmt: skip
     base: int  # number of the span of the op at ``first``
@@ -83,7 +82,8 @@ class Chain:
         self.rank: Rank = head.rank
         self.action = head.action
         self.microbatch = head.microbatch
-        self.launches = Launches(head.launched, head.held_by)  # of the ops that the host has issued
+        self.launched = [head.launched]  # of the ops that the host has issued
+        self.held = [head.held_by]
         self.at = 0  # the place that has not ended
         self.waiting = False  # its turn has come, but the host has not issued it
         self.known = {0: head}  # ops that are runs of their own: others may wait for them, or they run by themselves
@@ -98,10 +98,9 @@ class Chain:
         """The op as a run of its own."""
         run = self.known.get(place)
         if run is None:
-            launched, held = self.launches.at(place)
-            run = self.known[place] = Run(self.template.ops[place], self.rank, launched)
+            run = self.known[place] = Run(self.template.ops[place], self.rank, self.launched[place])
             run.action, run.microbatch = self.action, self.microbatch
-            run.held_by = run.cause_span = held
+            run.held_by = run.cause_span = self.held[place]
             run.chain = self
             run.place = place
         return run

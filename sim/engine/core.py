@@ -162,17 +162,17 @@ class Engine(Booking):
 
     def _fill(self, rank: Rank, chain: Chain, clock: float, now: float) -> float:
         """Issue more of a chain, as the launch queue has room; the time when the host is done."""
-        template, place = chain.template, chain.launches.count
+        template, launched, held = chain.template, chain.launched, chain.held
         launch, rest, kernels = template.launch, template.rest, template.kernels
-        outstanding, limit = rank.outstanding, self.plan.launch_queue
-        launched: list[float] = []
+        outstanding, limit, span = rank.outstanding, self.plan.launch_queue, rank.released_by
+        place = len(launched)
         while place < len(launch) and outstanding < limit:
             clock += launch[place]
             launched.append(clock)
+            held.append(span)
             clock += rest[place]
             outstanding += kernels[place]
             place += 1
-        chain.launches.add(launched, (rank.released_by,) * len(launched))
         rank.outstanding = outstanding
         if place == len(launch):
             self._filled(rank, chain)
@@ -444,7 +444,7 @@ class Engine(Booking):
         place = chain.at
         if place == len(chain.template.ops):
             return
-        if place == chain.launches.count:
+        if place == len(chain.launched):
             chain.waiting = True
             return
         run = chain.run_at(place)

@@ -28,13 +28,11 @@ class Record:
     ``spans`` numbers some stay unused: those of spans whose ends were known too early.
 
     ``single`` has ``len(COLUMNS)`` doubles a span. ``of`` has (number of the first span, spans, action, microbatch)
-    of several ops of a chain; ``rows`` and ``ends`` an entry a span of those. ``odd`` has (span, cause,
-    span of the cause, ready) of spans that did not begin because the one written before them had ended. ``pieces`` has
-    (row, count, number) of launches of those ops, in their order: from ``row`` of the table on, ``after`` seconds after
-    the end of span ``number + behind``; or, with row -1, the next of ``launched``.
+    of several ops of a chain; ``rows``, ``launched`` and ``ends`` an entry a span of those. ``odd`` has (span, cause,
+    span of the cause, ready) of spans that did not begin because the one written before them had ended.
     """
 
-    __slots__ = ("after", "behind", "ends", "launched", "odd", "of", "pieces", "rows", "single", "spans")
+    __slots__ = ("ends", "launched", "odd", "of", "rows", "single", "spans")
 
     def __init__(self) -> None:
         self.spans = 0
@@ -43,22 +41,13 @@ class Record:
         self.odd = array("d")
         self.rows = array("i")
         self.launched = array("d")
-        self.pieces = array("q")
-        self.behind = array("q")
-        self.after = array("d")
         self.ends = array("d")
 
-    def chain(self, rows: array[int], ends: Sequence[float]) -> None:
-        """Several ops one after another; their numbers, ``of``, ``odd`` and ``pieces`` are the caller's."""
+    def chain(self, rows: array[int], launched: Sequence[float], ends: Sequence[float]) -> None:
+        """Several ops one after another; their numbers, ``of`` and ``odd`` are the caller's."""
         self.rows.extend(rows)
+        self.launched.extend(launched)
         self.ends.extend(ends)
-
-    def turn(self, issued: Sequence[tuple[int, float]]) -> int:
-        """A pattern of launches, as rows of ``behind`` and ``after``; where they begin."""
-        begin = len(self.behind)
-        self.behind.extend([index for index, _ in issued])
-        self.after.extend([after for _, after in issued])
-        return begin
 
 
 def spans_from(record: Record, causes: Sequence[int]) -> tuple[Spans, NDArray[np.int64]]:
@@ -74,7 +63,6 @@ def spans_from(record: Record, causes: Sequence[int]) -> tuple[Spans, NDArray[np
     count = len(numbers) + len(chained)
     end = np.full(record.spans, np.inf)  # a number that is not used comes last
     end[numbers], end[chained] = written["end"], chain["end"]
-    chain["launched"] = _launched(record, end)
     order = np.argsort(end, kind="stable")[:count]
     place = np.full(record.spans, -1, dtype=np.int64)
     place[order] = np.arange(count)
@@ -122,6 +110,7 @@ def _chained(record: Record, causes: NDArray[np.int8]) -> tuple[NDArray[np.int64
         "op": op,
         "action": np.repeat(action, count),
         "microbatch": np.repeat(microbatch, count),
+        "launched": np.array(record.launched),
         "ready": ready,
         "start": ready,
         "end": end,
@@ -129,16 +118,3 @@ def _chained(record: Record, causes: NDArray[np.int8]) -> tuple[NDArray[np.int64
         "cause_span": cause_span,
         "peer": np.full(len(end), -1),
     }
-
-
-def _launched(record: Record, end: NDArray[np.float64]) -> NDArray[np.float64]:
-    """When the ops of chains were launched. ``end`` is by number of a span."""
-    row, count, number = np.array(record.pieces, dtype=np.int64).reshape(-1, 3).T
-    within = np.arange(len(record.ends)) - np.repeat(np.cumsum(count) - count, count)
-    said = np.repeat(row < 0, count)
-    launched = np.empty(len(record.ends))
-    launched[said] = record.launched
-    at = (np.repeat(row, count) + within)[~said]
-    behind = np.array(record.behind, dtype=np.int64)[at] + np.repeat(number, count)[~said]
-    launched[~said] = end[behind] + np.array(record.after)[at]
-    return launched
