@@ -18,7 +18,6 @@ from itertools import accumulate
 
 from sim.engine.beside import NEVER, ends_beside, left_at, paces
 from sim.engine.chains import Chain, Template
-from sim.engine.launches import Turn
 from sim.engine.sharing import Sharing
 from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
 from sim.plan import Plan, PlanOp
@@ -33,7 +32,6 @@ class Booking(Sharing):
         super().__init__(plan)
         self.owner: list[Chain | None] = [None] * len(plan.resources)  # the chain laid out on a resource
         self.arrived: list[list[Run]] = [[] for _ in plan.group_sizes]
-        self.turns: dict[tuple[Template, Template, int, int, int, int], Turn] = {}
         self.record = Record()
         self.contended: list[tuple[int, int, float]] = []
         self.last_end = 0.0  # the clock may run on over stale timers
@@ -301,47 +299,33 @@ class Booking(Sharing):
     def _refill(self, chain: Chain, filling: Chain, at: int, place: int) -> int:
         """As ops from ``at`` on end, the stalled host issues more of the chain that it is filling; the next place.
 
-        NOTE: as ``_issue`` and ``_fill`` op by op, but which end lets which op be issued is looked up: in large steps
-        nearly every op is issued here, in few patterns. A host that is busy when an op ends goes the long way.
+        NOTE: as ``_issue`` and ``_fill`` op by op; in large steps nearly every op is issued here.
         """
-        rank, template, other = chain.rank, chain.template, filling.template
-        launched, number, first = filling.launched, len(filling.launched), chain.first
-        key = (template, other, at, place, number, rank.outstanding)
-        turn = self.turns.get(key)
-        if turn is None:
-            asked = list(zip(other.kernels, other.launch, other.rest, strict=True))[number:]
-            turn = Turn(template.kernels[at:place], asked, rank.outstanding, self.plan.launch_queue)
-            self.turns[key] = turn
-        rank.outstanding, ended = turn.outstanding, turn.ended
-        ends, shift = chain.ends[at - first : at - first + ended], chain.base - first + at
-        if turn.busiest <= template.shortest and rank.host_time <= ends[0]:
-            launched.extend([ends[index] + after for index, after in turn.issued])
-            filling.held.extend([shift + index for index, _ in turn.issued])
-            rank.released_by = shift + ended - 1
-            rank.host_time = ends[-1] + turn.last
-        else:
-            self._issue_in_turn(rank, filling, list(zip(ends, range(shift, shift + ended), strict=True)), turn)
-        if len(launched) == len(other.launch):
+        rank, kernels, ends, first = chain.rank, chain.template.kernels, chain.ends, chain.first
+        shift = chain.base - first
+        limit, clock, outstanding, by = self.plan.launch_queue, rank.host_time, rank.outstanding, rank.released_by
+        launched, held, template = filling.launched, filling.held, filling.template
+        launch, rest, more = template.launch, template.rest, template.kernels
+        number, count, end = len(launched), len(launch), 0.0
+        while at < place and number < count:
+            outstanding -= kernels[at]
+            end = ends[at - first]
+            if end >= clock:
+                by, clock = at + shift, end
+            at += 1
+            while outstanding < limit and number < count:
+                clock += launch[number]
+                launched.append(clock)
+                held.append(by)
+                clock += rest[number]
+                outstanding += more[number]
+                number += 1
+        rank.host_time, rank.outstanding, rank.released_by = clock, outstanding, by
+        if number == count:
             rank.stalled = False
             self._filled(rank, filling)
-            self._issue(rank, ends[-1])
-        return at + ended
-
-    @staticmethod
-    def _issue_in_turn(rank: Rank, filling: Chain, ended: Sequence[tuple[float, int]], turn: Turn) -> None:
-        """Issue the next ops of a chain, each when one of ``ended`` (end, span) made room and the host has time."""
-        clock, held_by, done, by = rank.host_time, rank.released_by, 0, [index for index, _ in turn.issued]
-        template, number = filling.template, len(filling.launched)
-        for index, (end, span) in enumerate(ended):
-            if end >= clock:
-                held_by, clock = span, end
-            while done < len(by) and by[done] == index:
-                clock += template.launch[number]
-                filling.launched.append(clock)
-                filling.held.append(held_by)
-                clock += template.rest[number]
-                number, done = number + 1, done + 1
-        rank.host_time, rank.released_by = clock, held_by
+            self._issue(rank, end)
+        return at
 
     # -- the end, or somebody asks ----------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class Template:
 
     __slots__ = (
         "causes", "cumulative", "footprint", "index", "kernels", "launch", "loads", "ops", "others", "paces", "rest",
-        "rows", "shortest", "slack", "steps", "stream", "streams", "used",
+        "rows", "slack", "steps", "stream", "streams", "used",
     )  # fmt: skip
 
     def __init__(self, ops: tuple[PlanOp, ...], index: int, loads: Sequence[Loads]) -> None:
@@ -37,7 +37,6 @@ class Template:
         self.kernels = [op.kernels for op in ops]
         self.cumulative = [0, *accumulate(self.kernels)]
         self.steps = [seconds for op in ops for seconds in (op.latency, op.duration)]
-        self.shortest = min(op.latency + op.duration for op in ops)
         self.loads = [loads[op.row] for op in ops]
         self.footprint = tuple(dict.fromkeys(r for shares in self.loads for r, _ in shares))
         # how long after its launch an op may begin late enough for its kernels not to wait for their launches
