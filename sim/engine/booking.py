@@ -17,10 +17,11 @@ from heapq import heappush
 from itertools import accumulate
 
 from sim.engine.beside import NEVER, ends_beside, left_at, paces
-from sim.engine.chains import Chain, Template
+from sim.engine.chains import Chain
 from sim.engine.sharing import Sharing
 from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
-from sim.plan import Plan, PlanOp
+from sim.engine.wake import wake_place
+from sim.plan import Plan
 from sim.timeline.columns import CAUSE_LAUNCH
 from sim.timeline.record import Record
 
@@ -307,9 +308,9 @@ class Booking(Sharing):
         launched, held, template = filling.launched, filling.held, filling.template
         launch, rest, more = template.launch, template.rest, template.kernels
         number, count, end = len(launched), len(launch), 0.0
-        while at < place and number < count:
-            outstanding -= kernels[at]
-            end = ends[at - first]
+        ended = zip(kernels[at:place], ends[at - first : place - first], strict=True)
+        for freed, end in ended:
+            outstanding -= freed
             if end >= clock:
                 by, clock = at + shift, end
             at += 1
@@ -320,6 +321,8 @@ class Booking(Sharing):
                 clock += rest[number]
                 outstanding += more[number]
                 number += 1
+            if number == count:
+                break
         rank.host_time, rank.outstanding, rank.released_by = clock, outstanding, by
         if number == count:
             rank.stalled = False
@@ -398,7 +401,7 @@ class Booking(Sharing):
 
     def _plan_wake(self, chain: Chain) -> None:
         """Have an event where the host will issue an op that may begin before the chain ends."""
-        place = _wake_place(chain, self.plan.launch_queue, self.arrived)
+        place = wake_place(chain, self.plan.launch_queue, self.arrived)
         chain.wake = None
         if place >= 0:
             chain.wake = timer = Timer(chain, self.on_wake)
@@ -428,56 +431,3 @@ def _with_launches(chain: Chain, first: int, last: int, now: float) -> list[floa
         ends.append(end)
     chain.odd = odd
     return ends
-
-
-def _wake_place(chain: Chain, limit: int, arrived: Sequence[Sequence[Run]]) -> int:
-    """The place in the chain whose end lets the host issue an op that may begin before the chain ends; -1: none."""
-    rank, template, at = chain.rank, chain.template, chain.at
-    if not rank.stalled:  # it waits for something else, or has issued its whole program
-        return -1
-    cumulative = template.cumulative
-    target = cumulative[at] + rank.outstanding - limit  # room for the next op once more kernels than this have ended
-    most = cumulative[chain.last - 1]
-    filling = rank.filling
-    if filling is not None and not filling.waiting:
-        target += filling.template.cumulative[-1] - filling.template.cumulative[len(filling.launched)]
-    if filling is None or not filling.waiting:
-        action, block, cursor = rank.action, rank.block, rank.cursor
-        while target < most:
-            while cursor >= len(block):
-                action += 1
-                if action >= len(rank.plan.actions):
-                    return -1
-                block, cursor = rank.units[rank.plan.actions[action][0]], 0
-            unit = block[cursor]
-            cursor += 1
-            if isinstance(unit, PlanOp):
-                if not _unnoticed(chain, unit, arrived) and not _behind(chain, unit, action):
-                    break
-                target += unit.kernels
-            else:
-                if not _behind(chain, unit, action):
-                    break
-                target += unit.cumulative[-1]
-    return bisect_right(cumulative, target, at) - 1 if target < most else -1
-
-
-def _unnoticed(chain: Chain, op: PlanOp, arrived: Sequence[Sequence[Run]]) -> bool:
-    """Whether nobody would notice if a rendezvous were come to later than it is: those who wait there are itself."""
-    if op.group not in chain.rank.lazy or op.stream in chain.template.used:
-        return False
-    return all(run.rank is chain.rank for run in arrived[op.group])
-
-
-def _behind(chain: Chain, unit: PlanOp | Template, action: int) -> bool:
-    """Whether something not issued yet cannot begin before the chain has ended: in its stream, or after what is."""
-    stream = chain.template.stream
-    op = unit if isinstance(unit, PlanOp) else unit.ops[0]
-    if op.stream == stream:
-        return True
-    if not op.deps:
-        return False
-    rank = chain.rank
-    block = rank.plan.blocks[rank.plan.actions[action][0]]
-    here = action == chain.action
-    return any(block[dep].stream == stream and (not here or dep >= chain.template.index) for dep in op.deps)
