@@ -18,7 +18,7 @@ from sim.importing.nccl_tests import read
 SAMPLE = Path(__file__).parent / "fixtures" / "nccl-tests" / "p5-x2.txt"
 TRUE = {
     "nvlink.efficiency": 0.70, "nvlink.base_latency": 20e-6, "nvlink.step_latency": 5e-6, "nics.efficiency": 0.80,
-    "nics.step_latency": 30e-6, "nics.tree_latency": 40e-6,
+    "nics.step_latency": 30e-6, "nics.tree_latency": 40e-6, "nics.all_to_all": 0.75,
 }  # fmt: skip
 
 

@@ -103,6 +103,48 @@ def test_a_gpu_that_is_named_but_not_shipped_is_not_taken_for_another(tmp_path):
     assert node_file(nccl_topo.read(path), path, "x", "h200-sxm-141gb").document["device"] == "h200-sxm-141gb"
 
 
+def made(tmp_path, cpus, gpu):
+    """A topology of GPUs in NCCL's words: the attributes of each cpu, the GPUs on each, what each GPU's device says."""
+    numbers = iter(range(64))
+    body = ""
+    for cpu, count in cpus:
+        inside = "".join(gpu(next(numbers)) for _ in range(count))
+        body += f"<cpu {cpu}>{inside}</cpu>"
+    path = tmp_path / "made.xml"
+    path.write_text(f'<system version="2">{body}</system>')
+    found = node_file(nccl_topo.read(path), path, "made")
+    (tmp_path / "made.yaml").write_text(to_yaml(found.document))
+    return cluster(str(tmp_path / "made.yaml")), found
+
+
+def test_a_full_mesh_of_xgmi(tmp_path):
+    """Eight MI300X in RCCL's words: a link from each to each other."""
+
+    def gpu(i):
+        links = "".join(f'<xgmi target="b{j}" count="1" tclass="0x120000"/>' for j in range(8) if j != i)
+        dev = f'<gpu dev="{i}" gcn="gfx942" arch="38911" gdr="1">{links}</gpu>'
+        return f'<pci busid="b{i}" class="0x120000" vendor="0x1002" device="0x74a1">{dev}</pci>'
+
+    cpus = [(f'numaid="{n}" arch="x86_64" vendor="AuthenticAMD" familyid="25" modelid="17"', 4) for n in (0, 1)]
+    spec, found = made(tmp_path, cpus, gpu)
+    assert (spec.device.name, spec.nvlink.kind, spec.nvlink.bandwidth) == ("mi300x-192gb", "full", 7 * 64e9)
+    assert found.document["host"]["name"] == "2 x AMD EPYC 9004, Genoa"
+
+
+def test_a_tray_of_grace_and_its_copies_over_c2c(tmp_path):
+    """Half a GB200 tray shares an NVLink domain with nobody: two GPUs, one Grace, a C2C link."""
+
+    def gpu(i):
+        inside = '<nvlink target="fffffff:ff:ff.0" count="18" tclass="0x068000"/><c2c bw="44712" count="5"/>'
+        dev = f'<gpu dev="{i}" sm="100" gdr="1">{inside}</gpu>'
+        known = 'class="0x030200" vendor="0x10de" device="0x2941"'
+        return f'<pci busid="b{i}" {known} link_speed="" link_width="0">{dev}</pci>'
+
+    spec, _ = made(tmp_path, [('numaid="0" affinity="0000ffff" arch="arm64"', 2)], gpu)
+    assert (spec.device.name, spec.host_link.kind, spec.host.sockets) == ("gb200-186gb", "c2c", 1)
+    assert (spec.nvlink.kind, spec.nvlink.bandwidth, spec.host.cores_per_socket) == ("switch", 900e9, 16)
+
+
 @pytest.mark.parametrize(("gpu", "like", "words"), [("h10", "", "--gpu: unknown name"), ("", "dgx", "--like: unknown")])
 def test_unknown_names_list_the_choices(gpu, like, words):
     with pytest.raises(ScenarioError, match=words):

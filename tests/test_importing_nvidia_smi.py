@@ -44,7 +44,9 @@ def of(tmp_path, text):
 
 def test_pairs_mesh_switch_and_nothing(tmp_path):
     cube = [[("X" if i == j else "NV4") for j in range(4)] for i in range(4)]
-    assert nvlinks(of(tmp_path, matrix(cube)), 12).kind == "mesh"  # 3 x 4 links is what an A100 has
+    assert nvlinks(of(tmp_path, matrix(cube)), 12).kind == "full"  # 3 x 4 links is what an A100 has
+    cube[0][1] = cube[1][0] = "NV2"
+    assert nvlinks(of(tmp_path, matrix(cube)), 12).kind == "mesh"
     assert nvlinks(of(tmp_path, matrix(cube)), 6).kind == "switch"
     pairs = [("X NV12 SYS SYS", "NV12 X SYS SYS", "SYS SYS X NV12", "SYS SYS NV12 X")[i].split() for i in range(4)]
     found = nvlinks(of(tmp_path, matrix(pairs)))

@@ -35,12 +35,17 @@ _FILL = 10e-6
 
 _INSIDE = (
     ("nvlink", "efficiency"), ("nvlink", "base_latency"), ("nvlink", "step_latency"), ("nvlink", "in_switch"),
-    ("nvlink", "in_switch_latency"), ("nvlink", "in_switch_fill"),
+    ("nvlink", "in_switch_latency"), ("nvlink", "in_switch_fill"), ("nvlink", "all_to_all"),
 )  # fmt: skip
 _WITHOUT_NVLINK = (("host_link", "duplex"), ("host_link", "latency"), ("host", "socket_link"))
-_ACROSS = (("nics", "efficiency"), ("nics", "step_latency"), ("nics", "tree_latency"), ("nics", "fill"))
+_ACROSS = (
+    ("nics", "efficiency"), ("nics", "step_latency"), ("nics", "tree_latency"), ("nics", "fill"),
+    ("nics", "all_to_all"),
+)  # fmt: skip
+_EXCHANGED = "all_to_all"
+"""What an all-to-all keeps of the sustained rate: decided by all-to-alls alone."""
 _RATES = ("duplex", "socket_link")
-_SHARES = ("efficiency", "in_switch")
+_SHARES = ("efficiency", "in_switch", _EXCHANGED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,13 +166,15 @@ def _parameters(spec: ClusterSpec, settings: Sequence[_Setting]) -> list[Paramet
     inside = _INSIDE if spec.nvlink is not None else _WITHOUT_NVLINK
     names = [*(inside if not all(across) else ()), *(_ACROSS if any(across) else ())]
     found = []
-    for part, key in names:
+    exchanged = any(s.sweep.kind == _EXCHANGED for s in settings)
+    for part, key in names if exchanged else [name for name in names if name[1] != _EXCHANGED]:
         start = getattr(getattr(spec, part), key)
         if key == "tree_latency" and not start and spec.nics is not None:
             start = spec.nics.step_latency  # 0 stands for that
         rest = start if key == "fill" and not start else None  # 0: nobody has fitted it yet
         start = start or (_FILL if key == "fill" else 0.0)
-        most = {"efficiency": 1.0, "in_switch": 0.999, "duplex": spec.host_link.h2d + spec.host_link.d2h}.get(key)
+        both = spec.host_link.h2d + spec.host_link.d2h
+        most = {"efficiency": 1.0, "in_switch": 0.999, _EXCHANGED: 1.0, "duplex": both}.get(key)
         width = _FRACTION if key in (*_SHARES, *_RATES) else _LATENCY
         if start:
             ends = {"least": start * 1e-3, "most": most or start * 1e3}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from sim import units
@@ -137,12 +137,12 @@ class Shelf:
         node = self._at(key)
         return "" if node is None else node.source
 
-    @property
+    @cached_property
     def device(self) -> str:
         """Name of its GPU."""
         return str(self.value("device.name"))
 
-    @property
+    @cached_property
     def derived(self) -> int:
         """How many shipped files it extends: 0 for one that stands alone."""
         count, name = 0, self.name

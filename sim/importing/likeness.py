@@ -99,7 +99,7 @@ def _refuse_unknown(machine: Machine, file: Path) -> None:
 def _need_evidence(
     machine: Machine, file: Path, links: Nvlinks, cpu: CpuIdentity | None, fitting: Sequence[Shelf]
 ) -> None:
-    told = any(gpu.sm for gpu in machine.gpus) or (links.kind in ("switch", "mesh")) or cpu is not None
+    told = any(gpu.sm for gpu in machine.gpus) or links.kind not in ("none", None) or cpu is not None
     if not told or not fitting:
         why = "no shipped node agrees with what it does say" if told else "nothing in it does"
         known = choices(catalogue.names("devices"))
@@ -116,7 +116,7 @@ def _agrees(node: Shelf, machine: Machine, links: Nvlinks, cpu: CpuIdentity | No
     has = node.value("nvlink.kind")
     return (
         (not sms or sms == {known.sm})
-        and (links.kind not in ("switch", "mesh") or (has is not None and max(links.links) <= known.links))
+        and (links.kind in ("none", None) or (has is not None and max(links.links) <= known.links))
         and (links.kind != "switch" or max(links.links) == known.links)
         and (links.kind != "none" or has is None)
         and (cpu is None or _host(node) in _hosts(cpu))

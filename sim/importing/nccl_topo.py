@@ -19,6 +19,8 @@ from xml.parsers import expat
 from sim.importing.facts import SWITCH, Gpu, Machine, Nic, Port
 from sim.importing.reading import read_bytes, refuse
 
+_VERSIONS = ("1", "2")
+"""NCCL's, and RCCL's, whose links are ``xgmi``."""
 MAX_BYTES = 8 << 20
 MAX_ELEMENTS = 50_000
 MAX_DEPTH = 64
@@ -26,7 +28,7 @@ _MOST_LINKS = 1_000
 _FASTEST = 10**8  # Mb/s
 _NVSWITCH = "0x0680"
 _FABRIC = "fffffff:ff:ff"
-_GPU_CLASSES = ("0x0302", "0x0300", "0x0380", "0x1200")
+_GPU_CLASSES = ("0x0302", "0x0300", "0x0380", "0x1200", "0x1300")
 _GPU_VENDORS = ("", "0x10de", "0x1002")
 _SPEED = re.compile(r"(2\.5|5|8|16|32|64)(?:\.0)? GT/s(?: PCIe)?")
 
@@ -103,8 +105,9 @@ class _Reader:
             hint = "; this is a search result (NCCL_GRAPH_DUMP_FILE)" if root.tag == "graphs" else ""
             what = f"begins with <{root.tag[:40]}>, not <system>{hint}; give what NCCL_TOPO_DUMP_FILE wrote"
             refuse(self.path, root.line, what)
-        if root.has.get("version", "1") != "1":
-            refuse(self.path, root.line, f"version {root.has['version'][:20]} of the format is not known; only 1 is")
+        if root.has.get("version", "1") not in _VERSIONS:
+            known = " and ".join(_VERSIONS)
+            refuse(self.path, root.line, f"version {root.has['version'][:20]} of the format is not known; {known} are")
         cpus = list(root.all("cpu"))
         for number, cpu in enumerate(cpus):
             numa = number if self._number(cpu, "numaid", -1, -1, 10_000) >= 0 else None

@@ -17,10 +17,8 @@ from sim.importing.identities import PcieIdentity, Shelf, gpus, pcie, shelf
 from sim.importing.likeness import Likeness, likeness
 from sim.importing.wiring import adapters, nvlinks, spread, uplinks
 
-_HOST = ("dram_bandwidth", "core_bandwidth", "socket_link", "launch")
-_NVLINK = ("efficiency", "base_latency", "step_latency")
-_IN_SWITCH = ("in_switch", "in_switch_latency", "in_switch_fill")
-_NICS = ("efficiency", "step_latency", "tree_latency", "fill")
+_IN_SWITCH = "in_switch"
+"""Keys that begin so are of switches that add."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +45,12 @@ class _Part:
         """Take a number of a shipped node over, with what vouches for it there."""
         if donor.value(path) is not None:
             self.say(key, donor.value(path), _from(donor, path))
+
+    def fill_rest(self, donor: Shelf, part: str, *leave: str) -> None:
+        """Take over what else a part of a shipped node says."""
+        for key in donor.value(part):
+            if key not in self.keys and key not in ("source", "sources", *leave):
+                self.fill(key, donor, f"{part}.{key}")
 
     def written(self) -> dict[str, Any]:
         return {**self.keys, "sources": self.sources}
@@ -126,8 +130,7 @@ class _Writer:
             of = f"{donor.value('host.dram')} of {usual} sockets"
             dram = donor.number("host.dram") * sockets / usual
             part.say("dram", _bytes(dram), f"filled from the catalogue, {donor.name}: {of}, in proportion")
-        for key in _HOST:
-            part.fill(key, donor, f"host.{key}")
+        part.fill_rest(donor, "host", *(("boards",) if sockets != usual else ()))
         if sockets > 1 and not donor.number("host.socket_link"):
             other = next(s for s in self.alike.nodes if s.number("host.socket_link"))
             part.fill("socket_link", other, "host.socket_link")
@@ -224,15 +227,14 @@ class _Writer:
             return None
         donor = donors[0] if donors else next(s for s in self.alike.nodes if s.value("nvlink.kind"))
         if found.kind is None or known is None or not known.links:
-            for key in ("kind", "bandwidth", *_NVLINK, *_IN_SWITCH):
-                part.fill(key, donor, f"nvlink.{key}")
+            part.fill_rest(donor, "nvlink")
             return part
         links = max(found.links)
         part.say("kind", found.kind, file)
         rate = _bytes_per_s(links * known.link)
         part.say("bandwidth", rate, f"{file}: {links} NVLinks; filled: {known.link / 1e9:g} GB/s each way of one")
-        for key in (*_NVLINK, *(_IN_SWITCH if found.kind == donor.value("nvlink.kind") == "switch" else ())):
-            part.fill(key, donor, f"nvlink.{key}")
+        adds = found.kind == donor.value("nvlink.kind") == "switch"
+        part.fill_rest(donor, "nvlink", *(k for k in donor.value("nvlink") if k.startswith(_IN_SWITCH) and not adds))
         if links > known.links:
             self.notes.append(f"{links} NVLinks a GPU, but a {self.alike.device} has {known.links}: is it another GPU?")
         for index, count in enumerate(found.links):
@@ -259,8 +261,7 @@ class _Writer:
             part.fill("bandwidth", donor, "nics.bandwidth")
         else:
             part.say("bandwidth", f"{found.rate * 8 / 1e9:g} Gb/s", file)
-        for key in _NICS:
-            part.fill(key, donor, f"nics.{key}")
+        part.fill_rest(donor, "nics")
         return part
 
 

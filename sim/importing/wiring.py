@@ -22,9 +22,9 @@ MOST_LINKS = 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nvlinks:
-    """``kind`` None: the file does not say. ``links`` of each GPU."""
+    """``kind`` None: the file does not say. ``full``: equal links between every two. ``links`` of each GPU."""
 
-    kind: Literal["none", "switch", "mesh"] | None
+    kind: Literal["none", "switch", "mesh", "full"] | None
     links: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -63,7 +63,8 @@ def nvlinks(machine: Machine, most: int = MOST_LINKS) -> Nvlinks:
         return Nvlinks(kind="none", links=sums)
     groups = _joined(len(rows), [(i, names[t]) for i, row in enumerate(rows) for t in row if t in names])
     if len(groups) == 1:
-        return Nvlinks(kind="mesh", links=sums)
+        pairs = [row.get(name, 0) for i, row in enumerate(rows) for name, j in names.items() if j != i]
+        return Nvlinks(kind="full" if len(rows) > 2 and len(set(pairs)) == 1 else "mesh", links=sums)
     said = " ".join("{" + ", ".join(map(str, group)) + "}" for group in groups)
     what = f"NVLink joins only some GPUs, {said}; a node file joins all or none: written without NVLink, over PCIe"
     return Nvlinks(kind="none", links=sums, remarks=(what,))
