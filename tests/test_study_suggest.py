@@ -43,9 +43,21 @@ def test_they_are_sorted_by_gain_and_fit_and_do_the_same_work(pipeline):
     for one in found:
         assert one.gain == pytest.approx(1.0 - one.step_time / step.result.step_time, abs=1e-3)
         assert one.peak <= one.capacity
-        assert one.kind in RULES
+        assert one.kind in {*RULES, "together"}
         batch = scenario_of("lecture-64-pp", [*PIPE, *one.sets]).batch
         assert (batch.size, batch.sequence) == (step.scenario.batch.size, step.scenario.batch.sequence)
+
+
+def test_changes_of_several_kinds_are_tried_together(pipeline):
+    """And are better than each of them: else they are not told."""
+    _, (found, _) = pipeline
+    both = found[0]
+    assert both.kind == "together"
+    parts = [one for one in found[1:] if one.says in both.says.split("; ")]
+    assert len(parts) == len(both.says.split("; ")) >= 2
+    assert len({one.kind for one in parts}) == len(parts)
+    assert both.step_time < min(one.step_time for one in parts)
+    assert len({text.partition("=")[0] for text in both.sets}) == len(both.sets)
 
 
 def test_a_busy_last_stage_gets_fewer_layers_and_that_helps(pipeline):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sim.api import Step, check, run, scenario_of
@@ -31,6 +32,11 @@ RULES: dict[str, Callable[[Step], Iterator[Candidate]]] = {
     "offload": rules.offload,
     "balance": rules.balance,
 }
+
+WORTH = 0.005
+"""Share of the step that a change must save to be tried together with others."""
+MORE = 5
+"""Changes that are tried on top of the best one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,21 +76,44 @@ def suggest(
     ]
     distinct = {candidate.sets: candidate for candidate in reversed(found)}
     candidates = [candidate for candidate in found if distinct[candidate.sets] is candidate]
-    tasks = [
-        _Task(
-            source=source, overrides=tuple(overrides), candidate=candidate, tokens=_tokens(step.scenario),
-            whole=way == WHOLE and len(step.timeline.spans.op) <= MANY, way=way,
-        )
-        for candidate in candidates
-    ]  # fmt: skip
+    whole = way == WHOLE and len(step.timeline.spans.op) <= MANY
+    task = partial(
+        _Task, source=source, overrides=tuple(overrides), tokens=_tokens(step.scenario), whole=whole, way=way
+    )
     jobs = jobs if len(step.timeline.spans.op) > 2000 else 1
     tried: list[_Tried] = []
+    tasks = [task(candidate=candidate) for candidate in candidates]
     for _, one in each(_try, tasks, jobs, called=lambda task: task.candidate.says):
         tried.append(one)
         if told is not None:
             told(len(tried), len(tasks), one.candidate.says)
     now = max(use.peak for use in step.result.memory if use.where == "gpu")
-    return _sorted(tried, base, now, candidates)
+    fits, refused = _sorted(tried, base, now, candidates)
+    both = _together(fits, task)
+    if both is not None:
+        fits = (_suggestion(both, base), *fits)
+    return fits, refused
+
+
+def _together(fits: Sequence[Suggestion], task: Callable[..., _Task]) -> _Tried | None:
+    """The best change with the best of other kinds added one by one, as long as each makes it faster; None: none does.
+
+    One after another, since each is tried on top of those before it; a few simulations.
+    """
+    good = [one for one in fits if one.gain >= WORTH]
+    best_of_kind = {one.kind: one for one in reversed(good)}
+    chosen = [one for one in good if best_of_kind[one.kind] is one][: 1 + MORE]
+    if len(chosen) < 2:
+        return None
+    best: _Tried | None = None
+    sets, says, seconds = chosen[0].sets, chosen[0].says, chosen[0].step_time
+    for one in chosen[1:]:
+        merged = tuple({text.partition("=")[0]: text for text in (*sets, *one.sets)}.values())
+        candidate = Candidate(kind="together", says=f"{says}; {one.says}", sets=merged)
+        tried = _try(task(candidate=candidate))
+        if not tried.why_not and tried.seconds < seconds * (1.0 - WORTH):
+            best, sets, says, seconds = tried, merged, candidate.says, tried.seconds
+    return best
 
 
 def _changes(text: str, document: Mapping[str, Any]) -> bool:
@@ -105,22 +134,22 @@ def _sorted(
     place = {candidate: number for number, candidate in enumerate(order)}
     tried = [replace(one, why_not="changes nothing") if _same(one, base, now) else one for one in tried]
     tried = sorted(tried, key=lambda one: place[one.candidate])
-    fits = [
-        Suggestion(
-            kind=one.candidate.kind,
-            says=one.candidate.says,
-            sets=one.candidate.sets,
-            step_time=one.seconds,
-            gain=1.0 - one.seconds / base,
-            peak=one.peak,
-            capacity=one.capacity,
-        )
-        for one in tried
-        if not one.why_not
-    ]
+    fits = [_suggestion(one, base) for one in tried if not one.why_not]
     return (
         tuple(sorted(fits, key=lambda one: -one.gain)),
         tuple((one.candidate.says, one.why_not) for one in tried if one.why_not),
+    )
+
+
+def _suggestion(one: _Tried, base: float) -> Suggestion:
+    return Suggestion(
+        kind=one.candidate.kind,
+        says=one.candidate.says,
+        sets=one.candidate.sets,
+        step_time=one.seconds,
+        gain=1.0 - one.seconds / base,
+        peak=one.peak,
+        capacity=one.capacity,
     )
 
 
