@@ -7,13 +7,19 @@ function digits(value, count = 3) {
   return text.includes("e") ? String(Number(text)) : text;
 }
 
-export function seconds(value) {
+export function seconds(value, count = 3) {
   if (value === 0) return "0 s";
   const size = Math.abs(value);
-  if (size >= 0.9995) return `${digits(value)} s`;
-  if (size >= 0.9995e-3) return `${digits(value * 1e3)} ms`;
-  if (size >= 0.9995e-6) return `${digits(value * 1e6)} µs`;
-  return `${digits(value * 1e9)} ns`;
+  if (size >= 0.9995) return `${digits(value, count)} s`;
+  if (size >= 0.9995e-3) return `${digits(value * 1e3, count)} ms`;
+  if (size >= 0.9995e-6) return `${digits(value * 1e6, count)} µs`;
+  return `${digits(value * 1e9, count)} ns`;
+}
+
+// An instant, to a hundredth of a length that matters beside it.
+export function instant(value, length) {
+  const count = value > 0 && length > 0 ? Math.ceil(Math.log10(value / length)) + 2 : 3;
+  return seconds(value, Math.min(Math.max(count, 3), 12));
 }
 
 export function scaled(value, unit) {

@@ -1,7 +1,7 @@
 // What pointer and keyboard do to a timeline. Wheel alone scrolls the page: only with Ctrl (or a pinch) does it zoom.
 
 import { make } from "./dom.js";
-import { seconds } from "./format.js";
+import { instant } from "./format.js";
 
 const CLICK = 4; // pixels within which a press is a click and not a drag
 
@@ -222,5 +222,5 @@ export class Tooltip {
 }
 
 export function shownTime(shown) {
-  return `${seconds(shown.from)} to ${seconds(shown.to)}`;
+  return `${instant(shown.from, shown.length)} to ${instant(shown.to, shown.length)}`;
 }

@@ -1,7 +1,7 @@
 // What is known of the spans of one run beyond their columns: colours, matches, the critical path, words.
 
 import { faded, hueOf, huesFor, microbatchColour, pixel } from "./colours.js";
-import { bytes, scaled, seconds } from "./format.js";
+import { bytes, instant, scaled, seconds } from "./format.js";
 
 const DIMMED = 0.16;
 const REASON_CATEGORY = { "host launch": "host_launch" };
@@ -187,7 +187,7 @@ export class Spans {
     const rows = [
       ["category", this.labels[category] || category],
       ["where", this.place(span)],
-      ["starts", seconds(this.from(span))],
+      ["starts", instant(this.from(span), this.to(span) - this.from(span))],
       ["takes", seconds(this.to(span) - this.from(span))],
       ["alone it takes", seconds(columns.op_duration[op] + columns.op_latency[op])],
       ["set by", held >= 0 ? resources[held].name : "latency"],
