@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from sim.cluster.types import Cluster
 from sim.cost import levels, steps, trees
@@ -120,15 +121,22 @@ def swept(
     nodes = by_node(members)
     need_network(nodes, cluster)
     pace, protocol = pace_of(nodes, cluster), cluster.spec.collectives.protocol
+    found = moved(kind, tuple(members), cluster)
     ways = [
         (traffic, one)
-        for traffic in traffics(kind, nodes, cluster)
+        for traffic in found
         for name, one in PROTOCOLS[traffic.family].items()
         if protocol in ("auto", name) or len(PROTOCOLS[traffic.family]) == 1
     ]
     if by_copy_engines(kind, nodes, cluster):  # which set no flags: Simple
-        ways = [(replace(traffic, sm=0.0), SIMPLE) for traffic in traffics(kind, nodes, cluster)]
+        ways = [(replace(traffic, sm=0.0), SIMPLE) for traffic in found]
     return [[price(traffic, size, one, pace, cluster) for traffic, one in ways] for size in sizes]
+
+
+@lru_cache(maxsize=16)  # layers of a step exchange over the same few groups in turn, in many sizes
+def moved(kind: str, members: tuple[Member, ...], cluster: Cluster) -> tuple[Traffic, ...]:
+    """What each algorithm that may be chosen moves, for one byte of buffer. Raises as ``chosen``."""
+    return tuple(traffics(kind, by_node(members), cluster))
 
 
 def traffics(kind: str, nodes: Nodes, cluster: Cluster) -> Iterator[Traffic]:

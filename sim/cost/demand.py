@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from sim.cluster.types import Cluster
 from sim.cost.all_to_all import all_to_all_demand
-from sim.cost.choice import chosen, fastest, priced, traffics
+from sim.cost.choice import chosen, fastest, moved, priced
 from sim.cost.exchange import exchange_demand
-from sim.cost.traffic import CollectiveCost, Demand, Member, by_node
+from sim.cost.traffic import CollectiveCost, Demand, Member
 from sim.workload.ops import Collective
 
 Costing = Callable[[Collective, Sequence[Member], Cluster], CollectiveCost]
@@ -62,4 +62,4 @@ def patterns(work: Collective, members: Sequence[Member], cluster: Cluster) -> l
         found.append(Demand(ids=cost.ids, amounts=cost.amounts))
     if work.copies:
         return found
-    return found + [phase for traffic in traffics(work.kind, by_node(members), cluster) for phase in traffic.phases]
+    return found + [phase for traffic in moved(work.kind, tuple(members), cluster) for phase in traffic.phases]

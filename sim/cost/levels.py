@@ -67,11 +67,11 @@ def uneven(nodes: Nodes, cluster: Cluster) -> str:
 
 def waits(pairs: Iterable[Pair], cluster: Cluster) -> Waits:
     """What a step of these messages, sent at once, waits for."""
-    across = {(a[0], b[0]) for a, b in pairs if a[0] != b[0]}
-    if not across:
-        return Waits(intra=1.0)
     grid = cluster.grid
-    return Waits(inter=1.0) if grid is None else Waits(hops=max(grid.latency(a, b) for a, b in across))
+    if grid is None:
+        return Waits(inter=1.0) if any(a[0] != b[0] for a, b in pairs) else Waits(intra=1.0)
+    across = {(a[0], b[0]) for a, b in pairs if a[0] != b[0]}
+    return Waits(hops=max(grid.latency(a, b) for a, b in across)) if across else Waits(intra=1.0)
 
 
 def _levels(kind: str, nodes: Nodes, cluster: Cluster) -> Iterable[_Level]:
