@@ -5,14 +5,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenarios import A100, on
 from sim.cluster.build import build
 from sim.cost.all_to_all import all_to_all_demand
 from sim.errors import InfeasibleError
-from sim.spec.types import NicSpec
+from sim.spec.types import FabricSpec, NicSpec
 from sim.workload.ops import Collective
 
 NICS = NicSpec(count=8, bandwidth=25e9, efficiency=1.0, step_latency=0.0)
@@ -116,3 +116,31 @@ def test_direct_sends_keep_part_of_a_link_and_what_goes_once_to_a_node_all_of_it
         assert after[0, "gpu0.nvlink.tx"] == pytest.approx(within * before[0, "gpu0.nvlink.tx"])
         assert after[1, "nic3.nic.rx"] == pytest.approx(across * before[1, "nic3.nic.rx"])
         assert after[0, "gpu0.hbm"] == before[0, "gpu0.hbm"]
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_uplinks_carry_what_message_after_message_would(data):
+    """Sets of members on one leaf and rail against every pair: leaves, pods, rails, uneven groups, once a node."""
+    fabric = FabricSpec(
+        nodes_per_leaf=data.draw(st.integers(1, 3)), oversubscription=2.0, rails=data.draw(st.booleans()),
+        leaves_per_pod=data.draw(st.integers(0, 2)), core_oversubscription=2.0,
+    )  # fmt: skip
+    cluster = build(replace(made(6, nics=replace(NICS, count=data.draw(st.sampled_from([4, 8])))).spec, fabric=fabric))
+    copies = data.draw(st.sampled_from([0, 3]))
+    even = [(node, gpu) for node in (0, 1, 3, 5) for gpu in range(4)]
+    where = even if copies else even + data.draw(st.lists(st.sampled_from([(2, 1), (2, 6), (4, 0)]), unique=True))
+    cost = all_to_all_demand(exchange(1e6, copies=copies), where, cluster)
+    nodes = Counter(node for node, _ in where)
+    expected = Counter()
+    for a in where:
+        for node, there in nodes.items():
+            part = 1e6 * there / len(where)
+            sent = 1e6 / copies * (1 - (1 - there / len(where)) ** copies) if copies else part
+            to = [(node, a[1])] if copies else [m for m in where if m[0] == node]
+            for b in to if node != a[0] else ():
+                for number in cluster.crossing(a, b):
+                    expected[number] += sent / len(to)
+    got = {n: x for n, x in zip(cost.ids.tolist(), cost.amounts.tolist(), strict=True)
+           if n >= cluster.nodes * cluster.per_node}  # fmt: skip
+    assert got == pytest.approx(dict(expected))

@@ -45,6 +45,8 @@ def all_to_all_demand(work: Collective, members: Sequence[Member], cluster: Clus
             if work.copies:
                 there = len(nodes[node])
                 loads.inside(node, nodes, size * (len(members) - there) / len(members) / there)
+    if cluster.leaves or cluster.pods:
+        loads.over_spines(nodes, visits)
     pairs = [(a, b) for a in nodes for b in nodes] if cluster.grid is not None else list(pairwise(nodes))
     amounts = loads.amounts if work.copies else {n: a / _kept(n, cluster) for n, a in loads.amounts.items()}
     cost = cost_of(amounts, pace.message(pairs, cluster), cluster)
@@ -103,8 +105,6 @@ class _Loads:
             place = self.cluster.node(node).places[gpu]
             self._add(node, place.nic_tx, sent)
             self._add(node, place.nic_rx, arriving)
-        if self.cluster.leaves or self.cluster.pods:
-            self._over_spine(node, nodes, visits)
 
     def _over_grid(self, node: int, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:
         """Each message by the links of its sender, then inside the receiver's node."""
@@ -115,14 +115,38 @@ class _Loads:
                     for number, part in self.cluster.between((node, gpu), (other, to)):
                         self._at(number, visits[other] * part / len(there))
 
-    def _over_spine(self, node: int, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:
-        """Uplinks of the leaves that messages leave and enter; what goes once to a node stays on its rail."""
-        for gpu in nodes[node]:
-            for other in [n for n in nodes if n != node]:
-                there = (gpu,) if self.once else nodes[other]
-                for to in there:
-                    for number in self.cluster.crossing((node, gpu), (other, to)):
-                        self._at(number, visits[other] / len(there))
+    def over_spines(self, nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]) -> None:
+        """Uplinks of the leaves and pods that messages leave and enter; what goes once to a node stays on its rail.
+
+        Members on one leaf and rail climb the same uplinks: bytes are added up from each such set to each other.
+        """
+        fabric = self.cluster.spec.fabric
+        assert fabric is not None
+        sets: dict[tuple[int, int], list[Member]] = {}
+        for node, gpus in nodes.items():
+            for gpu in gpus:
+                rail = self.cluster.node(node).places[gpu].rail if fabric.rails else 0
+                sets.setdefault((node // fabric.nodes_per_leaf, rail), []).append((node, gpu))
+        arriving = {key: self._arriving(members, nodes, visits) for key, members in sets.items()}
+        for here, senders in sets.items():
+            for there, receivers in sets.items():
+                crossed = self.cluster.crossing(senders[0], receivers[0])
+                if not crossed or (self.once and here[1] != there[1]):
+                    continue
+                total = sum(arriving[there].values())
+                sent = sum(total - arriving[there].get(node, 0.0) for node, _ in senders)
+                for number in crossed:
+                    self._at(number, sent)
+
+    def _arriving(
+        self, members: list[Member], nodes: Mapping[int, tuple[int, ...]], visits: Mapping[int, float]
+    ) -> dict[int, float]:
+        """Bytes that one sender elsewhere has for these members, by their node."""
+        found: dict[int, float] = {}
+        for node, _ in members:
+            part = visits[node] / len(nodes[node])
+            found[node] = visits[node] if self.once else found.get(node, 0.0) + part
+        return found
 
     def _at(self, number: int, amount: float) -> None:
         self.amounts[number] = self.amounts.get(number, 0.0) + amount

@@ -24,6 +24,8 @@ MAY_BE_MISSING = ("nvlink", "nic")
 """Parts whose traffic finds another way."""
 
 MOST_NODES = 10**6
+MOST_GPUS = 1024
+"""Of a node; every pair of them has a route of its own."""
 
 
 def _sockets(d: Draft) -> Iterator[Finding]:
@@ -113,6 +115,10 @@ def _grid(d: Draft) -> Iterator[Finding]:
         said = " x ".join(map(str, sizes))
         what = f'{said} = {prod(sizes)} crossings, but cluster "{c.name}" has {c.nodes} nodes'
         yield "cluster.fabric.dimensions", f"{what}; change a size, or cluster.nodes"
+    for number, dimension in enumerate(fabric.dimensions):
+        if dimension.kind == "full" and dimension.size > MOST_GPUS:
+            what = f"a link to each of {dimension.size - 1} others is more than the {MOST_GPUS} that are simulated"
+            yield f"cluster.fabric.dimensions.{number}.size", f"{what}; lower it, or choose switch"
     plain = {
         "nodes_per_leaf": 0, "oversubscription": 1.0, "rails": False, "reduction": False, "leaves_per_pod": 0,
         "core_oversubscription": 1.0,
@@ -227,6 +233,10 @@ def _last_node(d: Draft, world: int) -> int:
 
 
 def _size(d: Draft) -> Iterator[Finding]:
+    for key, node, _ in d.machines:
+        if node.gpus_per_host > MOST_GPUS:
+            what = f"{node.gpus_per_host} GPUs in a node are more than the {MOST_GPUS} that are simulated"
+            yield f"{key}.gpus_per_host", f"{what}; lower it, and raise nodes"
     nodes = sum(count for *_, count in d.machines)
     if nodes > MOST_NODES:
         yield "cluster.nodes", f"{nodes} nodes are more than the {MOST_NODES} that are simulated; lower it"
