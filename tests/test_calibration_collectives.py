@@ -31,7 +31,7 @@ def sweeps(tmp_path, runs, spec):
     found = []
     for number, (kind, nodes, gpus) in enumerate(runs):
         path = tmp_path / f"{number}-{kind}.log"
-        path.write_text(log(timed(spec, kind, nodes, gpus, SIZES[::2]), kind, nodes, gpus))
+        path.write_text(log(timed(spec, kind, nodes, gpus, SIZES[::3]), kind, nodes, gpus))
         found += read(path)
     return found
 

@@ -132,7 +132,7 @@ HOSTILE = {
     "dtype": (HEAD + "1,2,3,float,5\n", "dtype: 'float' is none of fp32"),
     "binary": (b"m,n\0", "zero byte"),
     "quote": (HEAD + '"1,2,3,bf16,5\n' * 3, "is no"),
-    "many": (HEAD + "1,2,3,bf16,5\n" * 200_001, "more than 200000 rows"),
+    "many": (HEAD + "1,2,3,bf16,5\n" * 200_001, "more than 200000"),
 }
 
 

@@ -60,7 +60,7 @@ def test_a_known_share_comes_back_and_every_model_is_foretold_by_the_others(meas
 def test_one_model_is_cross_validated_over_rows_and_one_row_says_so(measured):
     rows = read(measured)
     (found,), _ = calibrate(rows[:2], Asked(stack=STACK))
-    assert found.groups == "rows"
+    assert (found.groups, len(found.rows)) == ("rows", 2)
     (alone,), _ = calibrate(rows[:1], Asked(stack=STACK))
     assert alone.share == pytest.approx(TRUE, abs=0.01)
     assert alone.error != alone.error  # of one row there is no standard error

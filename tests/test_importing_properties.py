@@ -55,7 +55,7 @@ def machines(draw):
 
 
 @given(machines(), st.sampled_from(sorted(identities.gpus())))
-@settings(max_examples=20, **SHARED)
+@settings(max_examples=12, **SHARED)
 def test_any_machine_becomes_a_node_that_loads(tmp_path, machine, gpu):
     found = node_file(machine, Path("made"), "made", gpu)
     (tmp_path / "made.yaml").write_text(to_yaml(found.document))
@@ -83,7 +83,7 @@ READERS = {
 
 @pytest.mark.parametrize("name", READERS)
 @given(st.data())
-@settings(max_examples=60, **SHARED)
+@settings(max_examples=40, **SHARED)
 def test_a_damaged_file_is_read_or_refused_in_words(name, tmp_path, data):
     reader, text = READERS[name]
     for _ in range(data.draw(st.integers(1, 4))):
