@@ -75,6 +75,7 @@ PICKS: dict[str, Callable[[Step], float]] = {
     "tokens": lambda s: s.result.tokens_per_s_per_gpu,
     "flops": lambda s: s.result.hfu * max(s.roofline().peaks.values()),
     "peak": lambda s: _largest(s, "gpu"),
+    "peak-in-gb": lambda s: _largest(s, "gpu") / 1e9,
     "host": lambda s: _largest(s, "host"),
     "exposed": lambda s: sum(s.result.breakdown.get(c, 0.0) for c in ("tp", "cp", "ep", "pp", "dp", "param_gather")),
 }
