@@ -48,6 +48,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "interleaved-64": ("lecture-64-pp", ("layout.schedule=interleaved", "layout.virtual_stages=2")),
     "zb-64": ("lecture-64-pp", ("layout.schedule=zb-h1",)),
     "mp-two": ("lecture-64-mp", ("layout.tp=2", "layout.dp=32")),
+    **{f"llama3-70b-{s}": ("llama3-70b-16xh100-offload", (f"batch.sequence={s}",)) for s in (512, 1024, 2048)},
     "layer-long": ("lecture-1t-one-gpu", ("batch.sequence=104880", "model.max_positions=104880", "batch.micro=1")),
     "1t-no-batch": ("lecture-1t-one-gpu", ("batch.micro=1",)),
     "7b": ("lecture-64-dp", ("model=llama2-7b", "layout.zero=3")),

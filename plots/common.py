@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from sim.report.figure import save
 
 FOLDER = Path(os.environ.get("STEPLINE_PLOTS", Path(__file__).parent))
+QUICK = bool(os.environ.get("STEPLINE_QUICK"))
 T = TypeVar("T")
 
 
 def some(values: Sequence[T]) -> Sequence[T]:
     """The values of an axis; in a quick run its ends alone."""
-    return (values[0], values[-1]) if os.environ.get("STEPLINE_QUICK") else values
+    return (values[0], values[-1]) if QUICK else values
 
 
 def keep(figure: Figure, name: str) -> None:

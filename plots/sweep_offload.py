@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common import keep, some
+from common import QUICK, keep, some
 
 from sim.report.sweep_plot import sweep_figure
 from sim.study.knobs import read
@@ -17,5 +17,6 @@ SETS = ("layout.dp=8", "batch.micro=1", "model.layers=20")
 
 if __name__ == "__main__":  # points run in processes of their own
     with TemporaryDirectory() as folder:
-        asked = Asked(source="zero-offload-10b-v100", overrides=SETS, knobs=read(KNOBS), out=Path(folder))
+        knobs, jobs = read(KNOBS), int(QUICK)
+        asked = Asked(source="zero-offload-10b-v100", overrides=SETS, knobs=knobs, out=Path(folder), jobs=jobs)
         keep(sweep_figure(sweep(asked)), "sweep-offload")
