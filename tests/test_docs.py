@@ -149,6 +149,7 @@ FEW = {
 """Scenarios with many microbatches: with so many here."""
 ELSEWHERE = {
     "make": "its target is looked up",
+    "python -m torch": "not ours",
     "pip": "installing is what CI does first",
     "python docs/quoted.py": "test_numbers_are_what_the_simulator_says, test_refreshing_...",
     "python docs/tables.py": "test_tables_of_formats_are_those_of_the_source",
