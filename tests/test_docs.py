@@ -143,7 +143,7 @@ GIVEN = {
 DONE = set()
 """Commands that ran in this process: pages share some."""
 FEW = {
-    **dict.fromkeys(SHORTER, 4), "lecture-4096": 2, "lecture-64-mp": 4, "lecture-64-pp": 8, "lecture-64-zero3": 2,
+    **dict.fromkeys(SHORTER, 8), "lecture-4096": 2, "lecture-64-mp": 4, "lecture-64-pp": 8, "lecture-64-zero3": 2,
     "mixtral-8x7b-64xh100": 4,
 }  # fmt: skip
 """Scenarios with many microbatches: with so many here."""
@@ -283,7 +283,7 @@ def _shorter(words):
     many = [word for word in words if word in FEW]
     if many and words[0] != "check":
         found += ["--set", "batch.size=null", "--set", f"batch.accumulation={min(FEW[word] for word in many)}"]
-    found += ["--recorded"] * (words[0] == "explain")
+    found += ["--recorded"] * (words[0] in ("explain", "report"))
     return found + ["--jobs", "1"] * (words[0] in ("sweep", "validate"))
 
 
