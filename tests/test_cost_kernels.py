@@ -290,3 +290,16 @@ def test_breaking_the_alignment_never_helps():
     odd = replace(IDEAL, unaligned_flops_per_s=1e15)
     one = gemm(1028, 1024, 1024)
     assert kernel_cost(one, odd, "math", 0.5).duration == pytest.approx(one.flops / 0.5e14)
+
+
+def test_a_scale_a_row_has_a_kernel_of_its_own_that_slows_on_deep_products():
+    """``fp8_rows`` where the device has it, else ``fp8``; from ``deep`` in k on ``deep_rate`` of the rate."""
+    rows = GemmFit(peak=1e14, e=1.0, am=0, an=0, ak=0, t0=0, eb=1.0, deep=4096, deep_rate=0.5)
+    device = replace(IDEAL, gemm={**IDEAL.gemm, "fp8": replace(rows, peak=2e14, deep=0), "fp8_rows": rows})
+    cases = (("", 4096, 2e14), ("rows", 2048, 1e14), ("rows", 4096, 5e13))
+    for scaling, k, rate in cases:
+        one = Kernel(
+            name="p", kind="gemm", flops=2.0 * 4096**2 * k, bytes_read=1.0, bytes_written=1.0,
+            m=4096, n=4096, k=k, dtype="fp8", scaling=scaling,
+        )  # fmt: skip
+        assert kernel_cost(one, device, "math", 1.0).duration == pytest.approx(one.flops / rate)

@@ -10,7 +10,7 @@ import pytest
 from scenarios import A100, data_parallel
 from sim.api import simulate
 from sim.workload.build import build
-from sim.workload.kernels import Shape, head_forward, layer_forward, recompute_items
+from sim.workload.kernels import Shape, head_backward, head_forward, layer_backward, layer_forward, recompute_items
 from sim.workload.model import layer_params, params
 from sim.workload.ops import Collective, Kernel
 
@@ -112,3 +112,54 @@ def test_biases_ride_on_products_and_plain_gelu_keeps_no_tanh():
     assert not [name for name in names if name.endswith(".bias")]
     gelu = next(item for item in layer_forward(plain) if item.name == "mlp.gelu")
     assert gelu.bytes_read == gelu.bytes_written == plain.act(model.ffn)
+
+
+def llama(**more):
+    """A gated layer over two tensor-parallel ranks, its products kept apart, in a recipe."""
+    keys = {"separate_products": True, "recompute_stops": True, "selective": "products", "attention": "flash2"} | more
+    fp8 = keys.pop("fp8", "none")
+    base = shape(**keys)
+    model = replace(A100.model, gated_mlp=True, activation="silu", norm="rmsnorm", positions="rotary")
+    layout = replace(base.layout, tp=2, sequence_parallel=True)
+    precision = replace(base.precision, compute="bf16", fp8=fp8)
+    return replace(base, model=model, layout=layout, precision=precision)
+
+
+def flops(items):
+    return sum(item.flops for item in items if isinstance(item, Kernel) and item.kind == "gemm")
+
+
+def test_products_apart_do_the_same_work():
+    """Five products instead of two, as many FLOPs each way, and the same gradients' bytes written."""
+    apart, merged = llama(), llama(separate_products=False)
+    for build_items in (layer_forward, layer_backward):
+        assert flops(build_items(apart)) == flops(build_items(merged))
+    names = [i.name for i in layer_forward(apart) if isinstance(i, Kernel) and i.kind == "gemm"]
+    assert names == ["attention.q", "attention.k", "attention.v", "attention.out", "mlp.gate_in", "mlp.up", "mlp.down"]
+
+
+def test_every_second_product_is_done_again():
+    """Keys, output projection and up, no attention, no exchange; whether products are merged or not."""
+    for one in (llama(), llama(separate_products=False)):
+        again = recompute_items(one, "selective")
+        names = [item.name for item in again if item.kind == "gemm"]
+        assert names == ["attention.k", "attention.out", "mlp.up"]
+        tokens, h = one.tokens, one.hidden
+        assert flops(again) == 2 * tokens * (h * one.kv_width + one.q_width * h + h * one.ffn)
+        assert not any(item.kind == "attention" for item in again)
+
+
+@pytest.mark.parametrize(("fp8", "share"), [("none", 1.0), ("tensorwise", 0.5), ("rowwise", 1.0)])
+def test_one_scale_a_tensor_lets_ranks_gather_bytes(fp8, share):
+    """An fp8 input is half of a bf16 one; a scale a row holds along one direction only, so 16 bits travel."""
+    one = llama(narrow_tp_gather=True, fp8=fp8)
+    gathers = [i.size for i in layer_forward(one) if isinstance(i, Collective) and i.kind == "all_gather"]
+    assert gathers == [share * one.act(one.hidden)] * 2
+
+
+def test_the_librarys_loss():
+    """To fp32 2 + 4, log-softmax 4 + 4; back 4 written, 4 + 4 + 4, 4 + 2: 36 B a logit."""
+    one = shape(library_loss=True, fused_cross_entropy=False, fp32_logits=True)
+    one = replace(one, precision=replace(one.precision, compute="bf16"))
+    kernels = [i for i in (*head_forward(one), *head_backward(one)) if i.name.startswith("loss.")]
+    assert sum(k.bytes_read + k.bytes_written for k in kernels) == 36 * 2 * 128 * A100.model.vocab

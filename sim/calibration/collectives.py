@@ -203,9 +203,7 @@ def _rows(settings: Sequence[_Setting], before: Floats, after: Floats, unseen: F
     )  # fmt: skip
 
 
-def _document(
-    cluster: str, out: Path, rows: Sequence[Row], found: Fit, decided: Sequence[Parameter]
-) -> dict[str, Any]:
+def _document(cluster: str, out: Path, rows: Sequence[Row], found: Fit, decided: Sequence[Parameter]) -> dict[str, Any]:
     """The override: the cluster it extends, and the decided parameters with their sources."""
     files = ", ".join(dict.fromkeys(row.file for row in rows))
     runs = ", ".join(dict.fromkeys(f"{row.kind} on {row.ranks} GPUs of {row.nodes} node(s)" for row in rows))

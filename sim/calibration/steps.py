@@ -189,9 +189,7 @@ def _simulated(
             yield from _counted(pool.map(one, work), len(work), progress)
 
 
-def _counted(
-    found: Iterable[Timed], total: int, progress: Callable[[int, int], None] | None
-) -> Iterable[Timed]:
+def _counted(found: Iterable[Timed], total: int, progress: Callable[[int, int], None] | None) -> Iterable[Timed]:
     for done, one in enumerate(found, start=1):
         if progress is not None:
             progress(done, total)

@@ -176,9 +176,7 @@ class Cluster:
             ends = self.at(i, self.node(i).places[gpu].nic_tx), self.at(j, self.node(j).places[to].nic_rx)
             return [(number, 1.0) for number in (*ends, *self.crossing(a, b))]
         kind = self.node(j)
-        found = [
-            (self.at(h.node, self.node(h.node).places[gpu].grid[h.link]), h.part) for h in self.grid.hops(i, j)
-        ]
+        found = [(self.at(h.node, self.node(h.node).places[gpu].grid[h.link]), h.part) for h in self.grid.hops(i, j)]
         return found + [(self.at(j, local), 1.0) for local in (kind.peer[gpu][to] if to != gpu else ())]
 
     def name_of(self, number: int) -> str:

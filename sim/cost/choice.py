@@ -114,9 +114,7 @@ def priced(kind: str, size: float, members: Sequence[Member], cluster: Cluster) 
     return swept(kind, [size], members, cluster)[0]
 
 
-def swept(
-    kind: str, sizes: Sequence[float], members: Sequence[Member], cluster: Cluster
-) -> list[list[CollectiveCost]]:
+def swept(kind: str, sizes: Sequence[float], members: Sequence[Member], cluster: Cluster) -> list[list[CollectiveCost]]:
     """What each algorithm and protocol would cost, size by size; who sends what is found once."""
     nodes = by_node(members)
     need_network(nodes, cluster)

@@ -43,7 +43,7 @@ def kernel_cost(
         return _gemm(kernel, device, sustained)
     if kernel.kind == "attention":
         return _flash(kernel, device, attention, sustained)
-    fused = vectorised or kernel.quality == "fused"
+    fused = kernel.quality == "fused" or (vectorised and kernel.quality == "naive")
     fraction = device.fused_fraction if fused else device.naive_fraction * sustained
     moved = _moved(kernel) / (device.hbm_bandwidth * fraction)
     return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm")
@@ -62,9 +62,12 @@ def _gemm(kernel: Kernel, device: DeviceSpec, sustained: float) -> KernelCost:
     alignment search, ml-engineering: x0.68 on H100; cuBLAS of CUDA 10 uses no tensor cores at all).
     """
     serial = kernel.grouped and kernel.dtype in device.grouped
-    fit = (device.grouped if serial else device.gemm)[kernel.dtype]
+    fits = device.grouped if serial else device.gemm
+    fit = fits.get(f"{kernel.dtype}_{kernel.scaling}", fits[kernel.dtype])
     shape = (1 + fit.am * kernel.pieces / kernel.m) * (1 + fit.an / kernel.n) * (1 + fit.ak / kernel.k)
     rate = fit.peak * fit.e * sustained
+    if fit.deep and kernel.k >= fit.deep:
+        rate *= fit.deep_rate
     if not _aligned(kernel, device):
         rate = min(rate, _unaligned(kernel, device))
     compute = kernel.flops * shape / rate

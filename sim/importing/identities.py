@@ -94,7 +94,8 @@ def by_product(said: str) -> GpuIdentity | None:
     """The device of a product's name as drivers print it; the longest name that the text holds."""
     words = " ".join(said.split())
     known = [
-        gpu for gpu in gpus().values()
+        gpu
+        for gpu in gpus().values()
         if re.search(rf"(?<![\w-]){re.escape(gpu.product)}(?![\w-])", words, re.IGNORECASE)
     ]
     return max(known, key=lambda gpu: len(gpu.product), default=None)

@@ -131,9 +131,7 @@ def _hosts(cpu: CpuIdentity) -> set[str]:
     return {_host(shelf(name)) for name in cpu.nodes}
 
 
-def _ranked(
-    device: str, machine: Machine, links: Nvlinks, nics: Adapters, cpu: CpuIdentity | None
-) -> list[Shelf]:
+def _ranked(device: str, machine: Machine, links: Nvlinks, nics: Adapters, cpu: CpuIdentity | None) -> list[Shelf]:
     """Shipped nodes, those most alike first; among equals one that stands alone before one that extends it."""
     sm = gpus()[device].sm if device in gpus() else None
 

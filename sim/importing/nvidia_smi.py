@@ -132,8 +132,10 @@ def _cores(affinity: list[list[str]], numas: list[str | None]) -> tuple[int, ...
     found = {}
     for tail, numa in zip(affinity, numas, strict=True):
         if tail and numa is not None and _RANGES.fullmatch(tail[0]):
-            ends = [(int(part.partition("-")[0]), int(part.partition("-")[2] or part)) for part in
-                    (p if "-" in p else f"{p}-{p}" for p in tail[0].split(","))]
+            ends = [
+                (int(part.partition("-")[0]), int(part.partition("-")[2] or part))
+                for part in (p if "-" in p else f"{p}-{p}" for p in tail[0].split(","))
+            ]
             sizes = [b - a + 1 for a, b in ends]
             found[numa] = sizes[0] if len(sizes) == 2 and sizes[0] == sizes[1] else sum(sizes)
     counts = tuple(found.values())

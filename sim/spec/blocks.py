@@ -97,6 +97,8 @@ class GemmFile(Block):
     ak: Elements = _says("elements of k at which half is lost")
     t0: SecondsOrZero = _says("fixed time of a kernel")
     eb: Fraction = _says("fraction of hbm_bandwidth reached")
+    deep: Elements = _or(0.0, "elements of k from which the rate drops; 0: it does not")
+    deep_rate: Fraction = _or(1.0, "what it drops to")
 
 
 class GemmTable(Block):
@@ -106,6 +108,7 @@ class GemmTable(Block):
     bf16: GemmFile | None = _or(None, "bfloat16")
     fp32: GemmFile | None = _or(None, "single precision")
     tf32: GemmFile | None = _or(None, "single precision stored, 19 bits in tensor cores")
+    fp8_rows: GemmFile | None = _or(None, "fp8 with a scale a row (precision.fp8: rowwise); default: as fp8")
     fp8: GemmFile | None = _or(None, "8-bit operands, 16-bit result (precision.fp8)")
     fp4: GemmFile | None = _or(None, "4-bit operands, 16-bit result (precision.fp8: nvfp4)")
 
@@ -335,6 +338,11 @@ class OffloadFile(Block):
     buffers: Count | None = _or(None, "optimizer: nvme: sub-groups in host memory at a time; default: 4")
 
 
+Copies = Literal["none", "flat", "per_parameter"]
+Again = Literal["core", "products"]
+Back = Literal["after", "tiled", "cast"]
+
+
 class GradTypes(Block):
     """Compute dtype to a gradient's dtype."""
 
@@ -371,8 +379,8 @@ class StackFile(Block):
     grad_comm: GradTypes = _says("compute dtype to gradient dtype on the wire")
     sustained: dict[str, Sustained] = _says("device name to the fraction of fitted GEMM speed that long runs keep")
     cpu_adam_fraction: Fraction = _says("share of STREAM bandwidth that CPU Adam reaches at 28 B a parameter")
-    copy_back: Literal["after", "tiled", "cast"] = _says(
-        "updated parameters return after the CPU step, tile by tile, or by sub-groups after a casting pass"
+    copy_back: Back = _says(
+        "updated parameters return after the CPU step, by tiles, or by sub-groups that are cast first"
     )
     context: BytesOrZero = _says("bytes that driver, framework and communication library keep on a GPU")
     fragmentation: FractionOrZero = _says("allocator reserve, as a fraction of activations")
@@ -386,12 +394,15 @@ class StackFile(Block):
     flat_gather: bool = _or(False, "zero 1, 2: updated parameters are gathered into a buffer of all of them")
     tp_buffers: CountOrZero = _or(0, "sequence parallel: buffers for a region's whole input that stay allocated")
     workspace: BytesOrZero = _or(0.0, "bytes of library workspaces that the framework's allocator counts")
+    selective: Again = _or("core", "recompute: selective runs attention's core, or all but it and every second product")
+    separate_products: bool = _or(False, "queries, keys, values, gate and up are products of their own")
+    library_loss: bool = _or(False, "the unfused loss is PyTorch's log-softmax and likelihood, not Megatron's passes")
     metric_losses: CountOrZero = _or(0, "unfused fp32 losses of the logits a microbatch, for the trainer's metrics")
     fused_linear_bias: bool = _or(False, "the product of a linear layer adds its bias")
     scripted_gelu: bool = _or(True, "unfused GELU is the scripted tanh form, which writes and keeps its tanh")
     recompute_stops: bool = _or(False, "recompute: full runs a layer up to the last tensor that backward needs")
-    zero3_copies: Literal["none", "flat", "per_parameter"] = _or(
-        "none", "passes over gathered parameters and whole gradients: none, FSDP's flat ones, FSDP2's copies in and out"
+    zero3_copies: Copies = _or(
+        "none", "passes over whole gradients and parameters: none, FSDP's flat ones, FSDP2's copies"
     )
     sharded_master: bool = _or(False, "zero 3: the shards are the fp32 master weights, cast before each gather")
     weight_casts: Literal["each", "once"] = _or("each", "narrow recipes cast weights each microbatch, or once a step")

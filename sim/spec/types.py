@@ -82,7 +82,8 @@ class ModelSpec:
 class GemmFit:
     """``t = t0 + max(2mnk(1+am/m)(1+an/n)(1+ak/k) / (peak*e), bytes / (hbm*eb))``, fitted per device and dtype.
 
-    ``peak`` in FLOP/s (dense), ``t0`` in seconds, ``am, an, ak`` in elements, ``e`` and ``eb`` fractions.
+    ``peak`` in FLOP/s (dense), ``t0`` in seconds, ``am, an, ak`` in elements, ``e`` and ``eb`` fractions. Products
+    of at least ``deep`` in k (0: none) keep ``deep_rate`` of the rate.
     """
 
     peak: float
@@ -92,6 +93,8 @@ class GemmFit:
     ak: float
     t0: float
     eb: float
+    deep: float = 0.0
+    deep_rate: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -449,6 +452,9 @@ class StackSpec:
     flat_gather: bool = False
     tp_buffers: int = 0
     workspace: float = 0.0  # bytes of library workspaces that the framework's own allocator holds
+    selective: Literal["core", "products"] = "core"  # what selective recompute does again: see workload.kernels_again
+    separate_products: bool = False  # queries, keys, values, gate and up are not merged into two products
+    library_loss: bool = False  # the unfused loss is PyTorch's log_softmax and nll_loss
     metric_losses: int = 0  # cross entropies that the trainer takes of each microbatch's logits for its metrics
     fused_linear_bias: bool = False  # the product of a linear layer adds its bias (cuBLASLt's epilogue)
     scripted_gelu: bool = True  # unfused GELU is Megatron-LM's scripted tanh form, which keeps its tanh

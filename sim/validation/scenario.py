@@ -214,6 +214,8 @@ def _precision(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {"compute": "bf16", "fp8": FP8[said]} if said in FP8 else {"compute": said}
     if said == "fp8" and _stack(row) in DELAYED:
         found["fp8"] = "delayed"
+    if "rowwise" in f"{row.id} {row.text('notes')}":  # the tables' own word
+        found["fp8"] = "rowwise"
     if row.whole("grad_comm_bytes"):
         found["grad_comm"] = "fp32" if row.whole("grad_comm_bytes") == 4 else found["compute"]
     return found
@@ -226,7 +228,9 @@ def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a fi
     if "cpu optimizer" not in said:
         raise RefusedError("offload not understood: " + said)
     both = "grads" in said or row.whole("zero_stage") == 3
-    return {"optimizer": "cpu", **({"gradients": "cpu"} if both else {})}
+    # launchers of several processes a node (torchrun, accelerate) give each one thread: OMP_NUM_THREADS=1
+    threads = {"threads": 1} if row.whole("gpus") > 1 else {}
+    return {"optimizer": "cpu", **({"gradients": "cpu"} if both else {}), **threads}
 
 
 def _stack(row: Row) -> str:

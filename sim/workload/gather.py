@@ -62,7 +62,7 @@ class Gathers:
         copied = [policy for policy in self.policies if policy.copies == "per_parameter" and _moving(policy, unit)]
         if not deps or not copied:
             return deps
-        size = sum(_moving(policy, unit) for policy in copied) * self.param_bytes
+        size = sum(self._bytes(policy, unit) for policy in copied)
         kernel = memory_pass("parameters.copy_out", size, size, fused=True)
         first, last = self.block.kernels((kernel,), self.phase, layer=unit.layer, deps=deps)
         self.block.takes(first, GATHERED, size)
@@ -129,8 +129,8 @@ class Gathers:
             steps.append((f"fetch {name}", copy, "h2d", "h2d"))
         if policy.ranks > 1:
             if policy.shard_bytes != self.param_bytes:
-                share = size / policy.ranks
-                cast = memory_pass("parameters.cast", share * policy.shard_bytes / self.param_bytes, share, fused=True)
+                shard = _moving(policy, unit) / policy.ranks * policy.shard_bytes
+                cast = memory_pass("parameters.cast", shard, size / policy.ranks, fused=True)
                 steps.append((f"cast {name}", cast, "gather", "param_gather"))
             whole = Collective(kind="all_gather", axis=policy.axis, size=size)
             steps.append((f"gather {name}", whole, "gather", "param_gather"))

@@ -6,6 +6,7 @@ kernels: everything another module needs is imported from here. Must not know pi
 
 from __future__ import annotations
 
+from sim.workload.kernels_again import again_by_products, every_second_product, until_saved
 from sim.workload.kernels_attention import attention_backward, attention_forward
 from sim.workload.kernels_core import math_core
 from sim.workload.kernels_edges import embedding_backward, embedding_forward, head_backward, head_forward
@@ -95,26 +96,16 @@ def recompute_items(shape: Shape, kind: str, layer: int = 0) -> Items:
     """What backward does again: nothing, the core of attention (selective), or the layer's forward (full).
 
     Selective (Korthikanti et al. 2022, section 5): scores, softmax, dropout, context; nothing where one flash kernel
-    does all of it, which keeps no such matrix.
+    does all of it, which keeps no such matrix. Stacks with other ideas: ``kernels_again``.
     """
     if kind == "full":
         forward = layer_forward(shape, layer)
-        return _until_saved(forward) if shape.stack.recompute_stops else forward
+        return until_saved(forward) if shape.stack.recompute_stops else forward
+    if kind == "selective" and again_by_products(shape, layer):
+        return every_second_product(shape, layer_forward(shape, layer))
     if kind == "selective" and not shape.flash:
         return math_core(shape)
     return ()
-
-
-def _until_saved(forward: Items) -> Items:
-    """A layer's forward up to its last saved tensor, the input of the second MLP product, whose output nobody needs.
-
-    PyTorch's checkpoint stops there (2.1, non-reentrant: ``set_checkpoint_early_stop``), and compiled code never has
-    the rest. Where something behind that product is kept (a norm of a post-norm model, experts), all of it runs again.
-    """
-    names = [item.name if isinstance(item, Kernel) else "" for item in forward]
-    if "mlp.down" not in names or any(name.startswith("norm") for name in names[names.index("mlp.down") :]):
-        return forward
-    return forward[: names.index("mlp.down")]
 
 
 def split_backward(items: Items) -> tuple[Items, Items]:

@@ -7,7 +7,7 @@ in ``kernels_core``. Must not know norms of the layer, residuals or what follows
 from __future__ import annotations
 
 from sim.workload.kernels_core import core_backward, core_forward
-from sim.workload.kernels_linear import linear_backward, linear_forward
+from sim.workload.kernels_linear import Parts, linear_backward, linear_forward, parts_backward, parts_forward
 from sim.workload.kernels_norm import norm_backward, norm_forward
 from sim.workload.kernels_shape import (
     Items,
@@ -25,7 +25,7 @@ from sim.workload.ops import Collective, Kernel
 def attention_forward(shape: Shape) -> Items:
     """QKV product and bias, head norms, rotation, attention proper, output product; its bias belongs to the join."""
     out: list[Kernel | Collective] = [
-        *linear_forward(shape, "attention.qkv", shape.hidden, shape.qkv_width, enters=True)
+        *parts_forward(shape, "attention.qkv", shape.hidden, _qkv(shape), enters=True)
     ]
     if shape.model.qkv_bias and not (shape.stack.fused_bias_activation or shape.stack.fused_linear_bias):
         out.append(bias_add(shape, "attention.qkv", shape.qkv_width))
@@ -47,8 +47,12 @@ def attention_backward(shape: Shape) -> Items:
     out.extend(_join_qkv_grad(shape))
     if shape.model.qkv_bias:
         out.append(bias_grad(shape, "attention.qkv", shape.qkv_width, fused=shape.stack.fused_bias_activation))
-    out.extend(linear_backward(shape, "attention.qkv", shape.hidden, shape.qkv_width))
+    out.extend(parts_backward(shape, "attention.qkv", shape.hidden, _qkv(shape)))
     return tuple(out)
+
+
+def _qkv(shape: Shape) -> Parts:
+    return ("attention.q", shape.q_width), ("attention.k", shape.kv_width), ("attention.v", shape.kv_width)
 
 
 def _rope_forward(shape: Shape) -> Kernels:

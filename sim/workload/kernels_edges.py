@@ -146,10 +146,13 @@ def loss_bytes(shape: Shape) -> tuple[float, float]:
 def loss_forward(shape: Shape) -> Kernels:
     """Cross entropy: one pass if fused; else (cast,) maximum, subtract, target lookup, exp, sum, divide, log.
 
-    Code of 2020 copies the logits first.
+    Code of 2020 copies the logits first. PyTorch's own: (cast,) log-softmax, and a look-up too small to count.
     """
     logits, wide = loss_bytes(shape)
     row, dtype = float(shape.tokens * FP32), shape.precision.compute
+    if shape.stack.library_loss:
+        cast = (memory_pass("loss.to_fp32", logits, wide, dtype=dtype),) if loss_cast(shape) else ()
+        return (*cast, memory_pass("loss.log_softmax", wide, wide, dtype=dtype))
     if shape.stack.fused_cross_entropy:
         return (memory_pass("loss.cross_entropy", logits, row, fused=True, dtype=dtype),)
     chain = [
@@ -176,6 +179,10 @@ def loss_backward(shape: Shape) -> Kernels:
     """The saved softmax minus one at the target, times the loss's gradient (, cast back); one pass if fused."""
     logits, wide = loss_bytes(shape)
     row, dtype = float(shape.tokens * FP32), shape.precision.compute
+    if shape.stack.library_loss:
+        passes = [("likelihood_grad", 0.0, wide), ("log_softmax_grad", 2 * wide, wide)]
+        passes += [("from_fp32", wide, logits)] if loss_cast(shape) else []
+        return tuple(memory_pass(f"loss.{n}", r, w, role="input_grad", dtype=dtype) for n, r, w in passes)
     if shape.stack.fused_cross_entropy:
         name = "loss.cross_entropy_grad"
         return (memory_pass(name, logits + row, logits, fused=True, role="input_grad", dtype=dtype),)

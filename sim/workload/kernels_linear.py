@@ -5,9 +5,14 @@ Owns sizes and bytes of these kernels. Must not know which layer of the model it
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sim.spec.types import DTYPE_BYTES
 from sim.workload.kernels_shape import FP32, Kernels, Role, Shape, memory_pass
 from sim.workload.ops import Kernel
+
+Parts = tuple[tuple[str, int], ...]
+"""Names of linear layers that have one input, and their output widths."""
 
 
 def linear_forward(shape: Shape, name: str, inputs: int, outputs: int, *, enters: bool = False) -> Kernels:
@@ -50,10 +55,35 @@ def linear_backward(shape: Shape, name: str, inputs: int, outputs: int, *, leave
         *_cast(shape, f"{name}.cast_grad", y, recipe.operand, "input_grad"),
         *_cast(shape, f"{name}.cast_weight_columns", w, recipe.weight, "input_grad"),
         inner,
-        *_cast(shape, f"{name}.cast_grad_columns", y, recipe.operand, "weight_grad"),
-        *_cast(shape, f"{name}.cast_input_columns", x, recipe.operand, "weight_grad"),
+        *_cast(shape, f"{name}.cast_grad_columns", y, recipe.operand, "weight_grad", strided=True),
+        *_cast(shape, f"{name}.cast_input_columns", x, recipe.operand, "weight_grad", strided=True),
         weight,
     )
+
+
+def parts_forward(shape: Shape, name: str, inputs: int, parts: Parts, *, enters: bool = False) -> Kernels:
+    """Linear layers of one input: one product called ``name``, or one a part where the framework keeps them apart.
+
+    The input is cast once.
+    """
+    if not shape.stack.separate_products:
+        return linear_forward(shape, name, inputs, sum(outputs for _, outputs in parts), enters=enters)
+    made = [linear_forward(shape, part, inputs, outputs, enters=enters) for part, outputs in parts]
+    return (*made[0], *(kernel for rest in made[1:] for kernel in rest if ".cast_input" not in kernel.name))
+
+
+def parts_backward(shape: Shape, name: str, inputs: int, parts: Parts) -> Kernels:
+    """Their gradients, last part first; an input gradient is added, as it is written, to those of the parts before."""
+    if not shape.stack.separate_products:
+        return linear_backward(shape, name, inputs, sum(outputs for _, outputs in parts))
+    made: list[Kernel] = []
+    for number, (part, outputs) in enumerate(reversed(parts)):
+        for kernel in linear_backward(shape, part, inputs, outputs):
+            if number and ".cast_input" in kernel.name:
+                continue
+            adds = number and kernel.kind == "gemm" and kernel.role == "input_grad"
+            made.append(replace(kernel, bytes_read=kernel.bytes_read + kernel.bytes_written) if adds else kernel)
+    return tuple(made)
 
 
 def saved_input(shape: Shape, width: float) -> float:
@@ -103,13 +133,18 @@ def _product(shape: Shape, name: str, size: tuple[int, int], role: Role) -> Kern
         bytes_read=float(read[0] * operand + read[1] * weight + w * buffer),
         bytes_written=float(written * (buffer or shape.elem)),
         m=m, n=n, k=k, batch=_groups(shape), dtype=recipe.dtype if recipe else shape.precision.compute, role=role,
-        grouped=shape.local_experts > 0,
+        grouped=shape.local_experts > 0, scaling=recipe.scaling if recipe else "",
     )  # fmt: skip
 
 
-def _cast(shape: Shape, name: str, elements: int, written: float, role: Role) -> Kernels:
-    """One pass that reads 16 bits and writes ``written`` bytes an element, after one for the largest value."""
+def _cast(shape: Shape, name: str, elements: int, written: float, role: Role, *, strided: bool = False) -> Kernels:
+    """One pass that reads 16 bits and writes ``written`` bytes an element, after one for the largest value.
+
+    ``strided``: scales hold along columns, down which the largest values are sought before the cast.
+    """
     dtype, read = shape.precision.compute, float(elements * shape.elem)
+    if strided:
+        return (memory_pass(name, 2 * read, elements * written, strided=True, role=role, dtype=dtype),)
     cast = memory_pass(name, read, elements * written, fused=True, role=role, dtype=dtype)
     if shape.recipe and shape.recipe.amax:
         return (memory_pass(f"{name}.amax", read, FP32, fused=True, role=role, dtype=dtype), cast)

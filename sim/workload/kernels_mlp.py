@@ -8,7 +8,7 @@ Must not know norms or residuals.
 
 from __future__ import annotations
 
-from sim.workload.kernels_linear import linear_backward, linear_forward
+from sim.workload.kernels_linear import Parts, linear_backward, linear_forward, parts_backward, parts_forward
 from sim.workload.kernels_shape import (
     Kernels,
     Shape,
@@ -30,12 +30,19 @@ def scripted_gelu(shape: Shape) -> bool:
 
 def mlp_forward(shape: Shape, name: str = "mlp") -> Kernels:
     """First product, bias, activation, second product; the last bias belongs to the residual join."""
-    out = [*linear_forward(shape, f"{name}.up", shape.hidden, shape.up_width, enters=name == "mlp")]
+    out = [*parts_forward(shape, f"{name}.up", shape.hidden, _up(shape, name), enters=name == "mlp")]
     if shape.model.mlp_bias and not (shape.stack.fused_bias_activation or shape.stack.fused_linear_bias):
         out.append(bias_add(shape, f"{name}.up", shape.up_width))
     out.extend(_activation_forward(shape, name))
     out.extend(linear_forward(shape, f"{name}.down", shape.ffn, shape.hidden))
     return tuple(out)
+
+
+def _up(shape: Shape, name: str) -> Parts:
+    """The gate and what it is for, or the one product of a plain MLP."""
+    if not shape.model.gated_mlp:
+        return ((f"{name}.up", shape.up_width),)
+    return (f"{name}.gate_in", shape.ffn), (f"{name}.up", shape.up_width - shape.ffn)
 
 
 def mlp_backward(shape: Shape, name: str = "mlp") -> Kernels:
@@ -47,7 +54,7 @@ def mlp_backward(shape: Shape, name: str = "mlp") -> Kernels:
     ]
     if shape.model.mlp_bias:
         out.append(bias_grad(shape, f"{name}.up", shape.up_width, fused=shape.stack.fused_bias_activation))
-    out.extend(linear_backward(shape, f"{name}.up", shape.hidden, shape.up_width))
+    out.extend(parts_backward(shape, f"{name}.up", shape.hidden, _up(shape, name)))
     return tuple(out)
 
 

@@ -21,21 +21,21 @@ Phase = Literal["F", "B", "I", "W", "R", "O"]
 """Forward, backward, input gradient, weight gradient, recompute, optimizer."""
 
 KernelKind = Literal["gemm", "attention", "elementwise", "embedding", "optimizer"]
-Quality = Literal["fused", "naive"]
+Quality = Literal["fused", "naive", "strided"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """One GPU kernel, device-free: FLOPs, and bytes read from and written to memory.
 
-    A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest. A ``grouped``
-    one is a single launch of ``batch`` products with different numbers of rows (experts): ``m`` is their mean (``k`` of
-    a weight gradient), and ``flops`` counts all rows. ``pieces``: a product cut by rows, so that an exchange of its
-    operand or result runs piece by piece beside it. An ``attention`` kernel is fused (flash) attention of ``n``
-    queries over ``m`` keys, of which each sees the last ``window`` (0: all), ``k`` = head_dim, ``batch`` = sequences x
-    heads. Everything else is bound by memory;
+    A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest, ``scaling`` is
+    ``rows`` where narrow operands have a scale a row. A ``grouped`` one is a single launch of ``batch`` products with
+    different numbers of rows (experts): ``m`` is their mean (``k`` of a weight gradient), and ``flops`` counts all.
+    ``pieces``: a product cut by rows, so that an exchange of its operand or result runs piece by piece beside it. An
+    ``attention`` kernel is fused (flash) attention of ``n`` queries over ``m`` keys, of which each sees the last
+    ``window`` (0: all), ``k`` = head_dim, ``batch`` = sequences x heads. Everything else is bound by memory:
     ``quality`` says whether it was written as one fused pass or as a chain of naive element-wise passes, of which this
-    is one.
+    is one; ``strided``: it goes down the columns of what lies in rows, which no vectorisation helps.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Kernel:
     quality: Quality = "fused"
     grouped: bool = False
     pieces: int = 1
+    scaling: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ class Recipe:
 
     ``amax``: a pass of its own finds the largest value. ``keeps``: one cast in forward writes both directions, and the
     narrow copy is what backward reads; otherwise backward casts again from the 16-bit tensor. ``from_norm``: a norm
-    writes the operand of the product after it.
+    writes the operand of the product after it. ``scaling``: ``rows`` where that takes another kernel than cuBLAS has.
     """
 
     dtype: str
@@ -43,6 +43,7 @@ class Recipe:
     amax: bool
     keeps: bool
     from_norm: bool = False
+    scaling: str = ""
 
     @property
     def operand(self) -> float:
@@ -60,7 +61,7 @@ RECIPES: Mapping[Fp8Recipe, Recipe] = {
         dtype="fp8", element=1.0, scale=0.0, weight_scale=0.0, amax=False, keeps=True, from_norm=True
     ),
     "tensorwise": Recipe(dtype="fp8", element=1.0, scale=0.0, weight_scale=0.0, amax=True, keeps=True),
-    "rowwise": Recipe(dtype="fp8", element=1.0, scale=0.0, weight_scale=0.0, amax=False, keeps=False),
+    "rowwise": Recipe(dtype="fp8", element=1.0, scale=0.0, weight_scale=0.0, amax=False, keeps=False, scaling="rows"),
     "blockwise": Recipe(dtype="fp8", element=1.0, scale=4 / 128, weight_scale=4 / 128**2, amax=False, keeps=True),
     "mxfp8": Recipe(dtype="fp8", element=1.0, scale=1 / 32, weight_scale=1 / 32, amax=False, keeps=True),
     "nvfp4": Recipe(dtype="fp4", element=0.5, scale=1 / 16, weight_scale=1 / 16, amax=True, keeps=True),

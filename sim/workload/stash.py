@@ -13,6 +13,7 @@ that something else reads as well (the context under flash attention, the router
 
 from __future__ import annotations
 
+from sim.workload.kernels_again import again_by_products
 from sim.workload.kernels_edges import loss_bytes
 from sim.workload.kernels_latent import latent_widths
 from sim.workload.kernels_linear import saved_input
@@ -26,8 +27,19 @@ from sim.workload.model import is_moe
 def layer_stash(shape: Shape, layer: int = 0, *, selective: bool = False) -> dict[str, float]:
     """Bytes that one layer's forward keeps on this rank, by owner: attention, MLP, norms, dropout masks.
 
-    ``selective``: without what the core of attention keeps, 5 a s^2 b bytes over the tensor-parallel ranks.
+    ``selective``: without what the core of attention keeps, 5 a s^2 b bytes over the tensor-parallel ranks; or, where
+    the stack says so, only what ``kernels_again`` does not make again: the layer's input, queries, values, context and
+    its row sums, every second product.
     """
+    if selective and again_by_products(shape, layer):
+        between = shape.between
+        rows = shape.head_batch * shape.local_sequence * FP32
+        return {
+            "activations.attention": shape.act(shape.q_width + shape.value_width + shape.context_width) + rows,
+            "activations.mlp": shape.act(shape.ffn) + between.act(shape.hidden) * (2 if shape.tp > 1 else 1),
+            "activations.norm": _norm(between),
+            "activations.masks": _masks(shape, selective=False),
+        }
     return {
         "activations.attention": _attention(shape, selective),
         "activations.mlp": _moe(shape) if is_moe(shape.model, layer) else _mlp(shape),
@@ -180,6 +192,11 @@ def head_stash(shape: Shape) -> dict[str, float]:
     }
 
 
+def head_backward_workspace(shape: Shape) -> float:
+    """PyTorch's own loss: the gradients of the log-softmax and of its input at once, the latter then narrowed."""
+    return 2 * loss_bytes(shape)[1] if shape.stack.library_loss else 0.0
+
+
 def head_workspace(shape: Shape) -> float:
     """Largest bytes alive for a moment in the loss, beyond ``head_stash``.
 
@@ -191,4 +208,6 @@ def head_workspace(shape: Shape) -> float:
     if shape.stack.fused_cross_entropy:
         return metrics
     logits, wide = loss_bytes(shape)
+    if shape.stack.library_loss:
+        return max(metrics, logits + wide if wide != logits else logits)
     return max(metrics, logits + wide + (wide if wide != logits else 0.0))

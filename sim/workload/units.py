@@ -174,6 +174,6 @@ def _head(shape: kernels.Shape, *, alone: bool) -> Unit:
         kept=stash.head_stash(shape),
         restored={},
         forward_workspace=stash.head_workspace(shape),
-        workspace=0.0,
+        workspace=stash.head_backward_workspace(shape),
         root=True,
     )
