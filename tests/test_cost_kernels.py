@@ -152,9 +152,7 @@ def test_products_of_many_experts_on_b200(experts, mnk, forward, weight):
         name="g", kind="gemm", flops=2.0 * rows * n * k * experts, bytes_read=2.0 * (x + w), bytes_written=2.0 * y,
         m=rows, n=n, k=k, batch=experts, dtype="bf16", grouped=True,
     )  # fmt: skip
-    back = replace(
-        one, m=n, n=k, k=rows, bytes_read=2.0 * (x + y) + 4.0 * w, bytes_written=4.0 * w, role="weight_grad"
-    )
+    back = replace(one, m=n, n=k, k=rows, bytes_read=2.0 * (x + y) + 4.0 * w, bytes_written=4.0 * w, role="weight_grad")
     for kernel, fraction in ((one, forward), (back, weight)):
         reached = kernel.flops / kernel_cost(kernel, B200, "flash3", 1.0).duration
         assert reached / 2250e12 == pytest.approx(fraction, rel=0.25)

@@ -55,8 +55,10 @@ class GradientPolicy:
         return held.experts if self.experts else held.params - held.experts
 
     def gathered(self, held: Held, scenario: Scenario) -> float:
-        """Bytes in which these parameters travel to be whole: 16 bits, or the recipe's form (not fp4, nor
-        with a scale a row: none does)."""
+        """Bytes in which these parameters travel to be whole: 16 bits, or the recipe's form.
+
+        Nobody sends fp4, or fp8 with a scale a row.
+        """
         width, recipe = scenario.precision.param_bytes, scenario.precision.fp8
         whole = float(self.params(held) * width)
         if not scenario.stack.narrow_param_gather or recipe in ("none", "nvfp4", "rowwise"):
