@@ -66,14 +66,15 @@ def test_products_read_narrow_operands_and_write_16_bits(recipe):
 @pytest.mark.parametrize("recipe", BYTES)
 def test_casts_of_a_linear_layer(recipe):
     """Input, weight and output gradient, each read in 16 bits: once to cast, once more if the largest value is sought;
-    where a scale holds along one direction only, input, weight and gradient are cast again along the other."""
+    where a scale holds along one direction only, input, weight and gradient are cast again along the other, tokens
+    down their columns, which takes two reads."""
     x, w, amax, both = BYTES[recipe]
     one = sized(TINY_LLAMA, recipe)
     forward = [k for k in linear_forward(one, "l", IN, OUT) if k.kind != "gemm"]
     backward = [k for k in linear_backward(one, "l", IN, OUT) if k.kind != "gemm"]
     reads = 2 if amax else 1
     assert sum(k.bytes_read for k in forward) == reads * 2 * (X + W)
-    assert sum(k.bytes_read for k in backward) == reads * 2 * (Y if both else 2 * Y + W + X)
+    assert sum(k.bytes_read for k in backward) == reads * 2 * (Y if both else 3 * Y + W + 2 * X)
     written = sum(k.bytes_written for k in (*forward, *backward)) - (4 * 3 if amax else 0)
     assert written == pytest.approx(2 * ((X + Y) * x + W * w), rel=1e-12)
     assert len(forward) + len(backward) == (6 if amax or not both else 3)
