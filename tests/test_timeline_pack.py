@@ -93,6 +93,8 @@ def test_what_a_file_claims_is_checked(file, change, said):
         ("cause", 9, "cause is out of its range 0 to 3"),
         ("cause_span", -5, "cause_span is out of its range"),
         ("peer", 10**9, "peer is out of its range"),
+        ("action", 10**9, "action is out of its range"),
+        ("action", -1, "action is out of its range"),
         ("end", np.nan, "a time is not a number of seconds"),
         ("start", -1.0, "a time is not a number of seconds"),
     ],
@@ -104,12 +106,47 @@ def test_places_and_times_are_checked(file, column, value, said):
         pack.read(rewritten(file, **{column: array}))
 
 
-def test_another_format_is_said(file):
+def with_tables(file, change):
+    """The file with its tables changed in place by a function."""
     with zipfile.ZipFile(file) as old:
         tables = np.lib.format.read_array(io.BytesIO(old.read("tables.npy")))
-    document = {**msgspec.msgpack.decode(tables.tobytes()), "format": 99}
+    document = msgspec.msgpack.decode(tables.tobytes())
+    change(document)
+    return rewritten(file, tables=np.frombuffer(msgspec.msgpack.encode(document), np.uint8))
+
+
+def test_another_format_is_said(file):
     with pytest.raises(ValueError, match="has format 99, not 1"):
-        pack.read(rewritten(file, tables=np.frombuffer(msgspec.msgpack.encode(document), np.uint8)))
+        pack.read(with_tables(file, lambda document: document.update(format=99)))
+
+
+def test_causes_go_back_in_time(file):
+    """Else whoever follows them would never come to an end."""
+    spans = pack.read(file).spans
+    for column in ("cause_span", "peer"):
+        array = getattr(spans, column).copy()
+        array[3] = 4
+        with pytest.raises(ValueError, match="a span waited on itself or on a later one"):
+            pack.read(rewritten(file, **{column: array}))
+        rewritten(file, **{column: getattr(spans, column)})
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "said"),
+    [
+        ("ops", "phase", "X", "there is no phase 'X'"),
+        ("ops", "rank_class", 99, "rank_class is out of its range"),
+        ("ops", "bound_by", 999, "resource of an op is out of its range"),
+        ("ops", "duration", "long", "Expected `float`"),
+        ("rank_classes", "members", 0, "stands for nobody"),
+        ("rank_classes", "representative", -1, "stands for nobody"),
+        ("resources", "capacity", 0.0, "is not an amount"),
+        ("resources", "capacity", float("nan"), "is not an amount"),
+    ],
+)
+def test_tables_are_checked(file, table, key, value, said):
+    with pytest.raises(ValueError, match=said):
+        pack.read(with_tables(file, lambda document: document[table][0].update({key: value})))
 
 
 def test_a_torn_file_and_one_of_another_kind(file):

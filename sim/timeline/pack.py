@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from sim.timeline.columns import OpRow, RankClassRow, ResourceRow, Spans, Timeline
 
 FORMAT = 1
+PHASES = "FBIWRO"
+MOST_EMPTY = 1_000_000
+"""Actions without a span (of an empty stage) that are believed."""
 MOST_BYTES = 8 << 30
 """Of an unpacked file: beyond it a file is taken for a trap (a step of 100 million spans has 6 GB)."""
 
@@ -143,6 +146,7 @@ def _wrong(timeline: Timeline) -> str:
     tied = [row for op in timeline.ops for row, _ in (*op.demands, *op.parts)] + [op.bound_by for op in timeline.ops]
     ranges = (
         ("op", spans.op, 0, len(timeline.ops)),
+        ("action", spans.action, 0, count + MOST_EMPTY),
         ("cause", spans.cause, 0, 4),
         ("cause_span", spans.cause_span, -1, count),
         ("peer", spans.peer, -1, count),
@@ -155,7 +159,28 @@ def _wrong(timeline: Timeline) -> str:
     for name, values, low, high in ranges:
         if len(values) and not (low <= values.min() and values.max() < high):
             return f"{name} is out of its range {low} to {high - 1}"
+    numbers = np.arange(count)
+    if (spans.cause_span >= numbers).any() or (spans.peer >= numbers).any():
+        return "a span waited on itself or on a later one"
+    tables = _wrong_tables(timeline)
+    if tables:
+        return tables
     times = (spans.launched, spans.ready, spans.start, spans.end)
     if not all(np.isfinite(values).all() and (values >= 0.0).all() for values in times):
         return "a time is not a number of seconds"
     return "" if np.isfinite(timeline.makespan) else "its length is not a number of seconds"
+
+
+def _wrong_tables(timeline: Timeline) -> str:
+    """What in the tables makes no sense; empty: nothing."""
+    phases = sorted({op.phase for op in timeline.ops} - set(PHASES))
+    if phases:
+        return f"there is no phase {phases[0]!r}"
+    ranks, resources = timeline.rank_classes, timeline.resources
+    nobody = any(row.members < 1 for row in ranks) or any(row.members < 1 for row in resources)
+    if not ranks or nobody or any(row.representative < 0 for row in ranks):
+        return "a rank class or a resource stands for nobody"
+    amounts = [row.capacity for row in timeline.resources] + [amount for op in timeline.ops for _, amount in op.demands]
+    if not all(np.isfinite(amounts)) or any(row.capacity <= 0.0 for row in timeline.resources):
+        return "a capacity or a demand is not an amount"
+    return ""
