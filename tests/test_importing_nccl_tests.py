@@ -70,6 +70,11 @@ def test_what_cannot_be_inferred_is_asked_for(tmp_path):
         of(tmp_path, log(ROWS[:3], "all_reduce", 1, 8, devices=False))
 
 
+def test_a_root_that_is_no_number_is_none(tmp_path):
+    (sweep,) = of(tmp_path, log(ROWS, "all_reduce", 1, 8).replace(" -1 ", " --5 "))
+    assert len(sweep.rows) == len(ROWS)
+
+
 GOOD = log(ROWS, "all_reduce", 1, 8)
 LAST = GOOD.splitlines()[-3]
 JSON = report(ROWS, "all_reduce", 1, 8)
@@ -85,6 +90,7 @@ HOSTILE = {
     "endless": (GOOD.replace(LAST.split()[5], "1e99", 1), "'1e99' is no time"),
     "words": (GOOD.replace(LAST.split()[5], "fast", 1), "'fast' is no time"),
     "size": (GOOD.replace(LAST.split()[0], "9" * 30, 1), "no buffer's size"),
+    "superscript": ("\u00b2 \u00b2 float sum -1 1 1 1 0 1 1 1 0\n", "holds no results"),
     "alone": (GOOD.replace("Rank  1", "Rank  0"), "rank 0 is there twice"),
     "other": (GOOD.replace("all_reduce_perf", "gather_perf"), "gather_perf times an exchange that is not modelled"),
     "rows": (GOOD + (LAST + "\n") * 11_000, "more than 10000 rows"),
@@ -94,6 +100,7 @@ HOSTILE = {
     "json type": (JSON.replace('"size": 1024', '"size": "many"'), "is no JSON report"),
     "json time": (JSON.replace('"time": ', '"time": -', 1), "is no time"),
     "json nan": (json.dumps({"results": [{"size": 8, "out_of_place": {"time": "nan"}}]}), "'nan' is no time"),
+    "json endless": (JSON.replace('"size": 1024', '"size": 1' + "0" * 5000), "is no JSON report"),
     "json size": (JSON.replace('"size": 1024', '"size": -1'), "a size that no buffer has"),
 }
 

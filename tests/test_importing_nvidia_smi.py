@@ -61,6 +61,7 @@ def test_one_gpu_and_no_affinity(tmp_path):
     machine = of(tmp_path, "\tGPU0\tCPU Affinity\tNUMA Affinity\nGPU0\t X \t0-19\t0\n")
     assert (len(machine.gpus), machine.cores, machine.numas) == (1, (20,), 1)
     assert of(tmp_path, "GPU0 CPU Affinity\nGPU0 X N/A N/A\n").numas == 0
+    assert of(tmp_path, f"GPU0 CPU Affinity\nGPU0 X 0-{'9' * 5000} 0\n").cores == ()
 
 
 BROKEN = {

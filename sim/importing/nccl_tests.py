@@ -115,7 +115,7 @@ def _of_text(path: Path) -> list[_Run]:
             columns = tuple(words[1:])
             if run.rows:
                 runs.append(_Run(program=run.program, ranks=run.ranks, product=run.product))
-        elif all(word.isdigit() for word in words[:2]) and (columns or len(words) == len(_COLUMNS)):
+        elif all(word.isdecimal() for word in words[:2]) and (columns or len(words) == len(_COLUMNS)):
             _add_row(path, number, runs[-1], words, columns or _COLUMNS)
     return runs
 
@@ -154,7 +154,7 @@ def _root(words: list[str]) -> int:
 
 
 def _is_int(word: str) -> bool:
-    return word.lstrip("-").isdigit() and len(word) < 9
+    return re.fullmatch(r"-?\d{1,8}", word) is not None
 
 
 def _bandwidth(word: str) -> float:
@@ -225,7 +225,7 @@ def _of_json(path: Path) -> list[_Run]:
     for number, result in enumerate(report.results):
         where = f"results.{number}"
         if len(run.rows) >= MAX_ROWS or not 0 <= result.size <= _LARGEST:
-            refuse(path, 0, f"more than {MAX_ROWS} rows, or a size that no buffer has ({result.size})", where)
+            refuse(path, 0, f"more than {MAX_ROWS} rows, or a size that no buffer has", where)
         if result.size:
             both = [_json_time(path, times, where) for times in (result.out_of_place, result.in_place)]
             run.rows.append(Timing(size=float(result.size), out_of_place=both[0], in_place=both[1], line=0))

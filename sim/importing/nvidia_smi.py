@@ -20,7 +20,7 @@ MAX_BYTES = 4 << 20
 _MOST_DEVICES = 256
 _CELL = re.compile(r"X|SYS|NODE|PHB|PXB|PIX|NV\d{1,3}")
 _DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|(?:mlx|bnxt|efa|irdma|hns|roce|ib|rdma)\w*")
-_RANGES = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*")
+_RANGES = re.compile(r"\d{1,6}(?:-\d{1,6})?(?:,\d{1,6}(?:-\d{1,6})?)*")
 _PRODUCT = re.compile(r"(?:NVIDIA|Tesla|AMD Instinct) (?:(?:GeForce|RTX|Quadro|Tesla) )*[A-Z]{1,3}\d[\w. -]{0,40}")
 _BEHIND_ONE_SWITCH = ("PIX", "PXB")
 
