@@ -365,6 +365,10 @@ class Engine(Booking):
     def _finish(self, run: Run) -> None:
         """Give the resources back, record the spans, and release whoever waited."""
         now = self.env._now
+        for one in (run, *run.peers):  # what their hosts issued until now waits for them
+            laid = one.rank.laid
+            if laid is not None:
+                self._settle(laid, now, laid.last - 1)
         load, users = self.load, self.users
         for r, share in run.loads:
             del users[r][run]
@@ -402,8 +406,6 @@ class Engine(Booking):
 
     def _release(self, run: Run, now: float) -> None:
         rank, chain = run.rank, run.chain
-        if rank.laid is not None:
-            self._settle(rank.laid, now, rank.laid.last - 1)
         if chain is not None:
             del chain.known[run.place]
             chain.at = run.place + 1
