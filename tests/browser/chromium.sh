@@ -14,9 +14,10 @@ root=""
 present && exit 0
 if command -v apt-get >/dev/null 2>&1; then
     echo "no Chromium here: installing Debian's"
+    log=$(mktemp)
     { $root apt-get update && $root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-        chromium fonts-liberation; } >/tmp/chromium-install.$$ 2>&1 || tail -n 5 /tmp/chromium-install.$$
-    rm -f /tmp/chromium-install.$$
+        chromium fonts-liberation; } >"$log" 2>&1 || tail -n 5 "$log"
+    rm -f "$log"
     present && exit 0
 fi
 echo "no Chromium from the system: trying Playwright's"
