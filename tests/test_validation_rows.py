@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from sim.cli import app
 from sim.errors import ScenarioError
 from sim.validation.rows import Row, read
-from sim.validation.run import Scored, scores, validate
+from sim.validation.run import Scored, points, scores, validate
 from sim.validation.scenario import RefusedError, document
 
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "measured"
@@ -140,6 +140,47 @@ def test_the_command_speaks_json(tmp_path):
     assert found.exit_code == 0
     (scored,) = json.loads(found.stdout)["files"]
     assert (scored["file"], scored["rows"], scored["refused"]) == ("t.csv", 2, 1)
+    figures = {"rows", "refused", "mape", "median", "p90", "bias", "worst"}
+    assert {"file", "memory", *figures} <= set(scored)
+    assert figures <= set(scored["memory"])
+    assert all(-1.0 < scored[key] < 100.0 for key in ("mape", "median", "p90", "bias"))
+    assert set(scored["worst"][0]) == {"id", "error", "measured", "simulated"}
+
+
+def test_the_command_draws_and_keeps_its_errors(tmp_path):
+    path = table(tmp_path / "t.csv", row(), row(id="b", gpu="tpu"))
+    found = CliRunner().invoke(app, ["validate", str(path), "--out", str(tmp_path / "out"), "--jobs", "1"])
+    assert found.exit_code == 0
+    assert all((tmp_path / "out" / f"errors.{kind}").stat().st_size for kind in ("json", "png", "svg"))
+    (point,) = points([path], validate([path], tmp_path / "out", 1))  # the refused row has none
+    assert {key: point[key] for key in ("file", "hidden", "gpus", "micro_batch")} == {
+        "file": "t.csv", "hidden": 512.0, "gpus": 2.0, "micro_batch": 1.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("alternating sliding window 128 / full, sinks", (128, 2, True)),
+        ("5 sliding window 1024 / 1 full", (1024, 6, False)),
+        ("sliding window 4096", (4096, 0, False)),
+    ],
+)
+def test_windows_in_the_words_of_the_tables(said, expected):
+    model = document(row(attention=said))["model"]
+    assert (model["sliding_window"], model["full_every"], model["attention_sinks"]) == expected
+
+
+def test_recipes_say_what_their_rows_leave_open():
+    """Sequence parallelism and user buffers, delayed scaling, activations on Grace, recompute of the FSDP recipes."""
+    cells = {"source": "nemo-24.07", "tp": 2, "dp": 1, "gpu": "h100-sxm-80gb", "precision": "fp8"}
+    said = document(row(**cells))
+    assert said["precision"] == {"compute": "bf16", "fp8": "delayed"}
+    assert (said["layout"]["sequence_parallel"], said["layout"]["tp_overlap"]) == (True, True)
+    bridge = {"source": "megatron-bridge", "zero_stage": 3, "precision": "fp8"}
+    assert document(row(**bridge, gpu="gb200"))["offload"] == {"activations": "cpu", "activation_layers": 2}
+    assert document(row(**bridge, gpu="h100-sxm-80gb"))["recompute_layers"] == 5
+    assert document(row(**bridge, gpu="b200-sxm"))["offload"] == "none"
 
 
 def test_a_fixed_sample_of_sixty_rows_does_not_get_worse(update_golden, tmp_path):

@@ -181,6 +181,12 @@ def test_checkpoints_on_the_cpu_go_down_and_come_back():
     assert host.by_owner["activations"][-1] == pytest.approx(0)
 
 
+def test_activations_of_the_first_layers_alone_go_down():
+    base = moved(made())["d2h"]
+    all_of_them, one = (made("offload.activations=cpu", *more) for more in ((), ("offload.activation_layers=1",)))
+    assert moved(one)["d2h"] - base == pytest.approx((moved(all_of_them)["d2h"] - base) / LAYERS)
+
+
 def test_a_delayed_update_runs_under_the_step_and_its_parameters_go_back_at_the_end():
     after, delayed = (simulate(made(f"offload.update={u}")) for u in ("after", "delayed"))
     start, end = ends(delayed.timeline, "CPU Adam")

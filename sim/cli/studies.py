@@ -76,7 +76,7 @@ def sweep(  # noqa: PLR0917 - options of a command
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="Tables of published training steps.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the errors as JSON, as fractions.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Directory for scenarios, journal and errors.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for scenarios, journal, errors, figures.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Simulate published training steps and say how far off we are: by file, with the worst rows."""
@@ -87,7 +87,12 @@ def validate(
     with progress_bar(console) as progress:
         found = validation.validate(files, out, jobs, progress)
     if out is not None:
-        (out / "errors.json").write_text(validation.to_json(found), encoding="utf-8")
+        from sim.report.files import write_errors
+        from sim.report.validation_plot import figure_of
+
+        figure = figure_of(validation.points(files, found))
+        paths = write_errors(out, validation.to_json(found), figure)
+        console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
     if as_json:
         sys.stdout.write(validation.to_json(found) + "\n")
     else:

@@ -50,6 +50,16 @@ def write_sweep(out: Path, table: str, text: str, figure: Figure | None) -> list
         return files
 
 
+def write_errors(out: Path, text: str, figure: Figure) -> list[Path]:
+    """Write errors.json and the figure of ``validate`` into ``out``. Raises ``ScenarioError`` where nothing can be."""
+    with _into(out):
+        return [
+            _atomic(out / "errors.json", lambda path: path.write_text(text + "\n", "utf-8")),
+            _atomic(out / "errors.png", lambda path: save(figure, path, "png")),
+            _atomic(out / "errors.svg", lambda path: save(figure, path, "svg")),
+        ]
+
+
 def write_explanation(out: Path, text: str, tornado: Figure | None) -> list[Path]:
     """Write explain.json and the figure of what-if into ``out``. Raises ``ScenarioError`` where nothing can be."""
     with _into(out):

@@ -336,6 +336,7 @@ class OffloadFile(Block):
         None, "cores that each rank's CPU work uses (OMP_NUM_THREADS); default: an equal part of its socket's"
     )
     buffers: Count | None = _or(None, "optimizer: nvme: sub-groups in host memory at a time; default: 4")
+    activation_layers: Count | None = _or(None, "activations: cpu: of so many layers, the first ones; default: all")
 
 
 Copies = Literal["none", "flat", "per_parameter"]

@@ -64,6 +64,8 @@ def _zero(d: Draft) -> Iterator[Finding]:
     if o.activations != "none" and layout.pp > 1:
         what = f"activations: cpu with pp: {layout.pp} is not simulated"
         yield "offload.activations", f"{what}; use pp: 1, or recompute: full"
+    if o.activations == "none" and o.activation_layers is not None:
+        yield "offload.activation_layers", "has no effect with activations: none; leave it out, or set activations: cpu"
     if o.activations != "none" and d.blocks["recompute"] == "selective":
         what = "activations: cpu with recompute: selective is not simulated"
         yield "offload.activations", f"{what}; use full (checkpoints move) or none (everything moves)"

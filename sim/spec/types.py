@@ -378,6 +378,7 @@ class OffloadSpec:
     checked later. ``accumulate``: where the gradients of several microbatches are added. ``casts``: who turns 16-bit
     gradients into fp32 and fp32 parameters back; on the GPU the link carries fp32. ``sub_group``: parameters that the
     optimizer takes at a time; ``buffers``: sub-groups in host memory at a time when their states live on NVMe.
+    ``activation_layers``: only so many layers of the model, the first ones, have their activations on the host.
     """
 
     optimizer: Literal["none", "cpu", "nvme"] = "none"
@@ -392,6 +393,7 @@ class OffloadSpec:
     sub_group: int = 0  # 0: what the stack does
     threads: int = 0  # cores that each rank's CPU work uses; 0: an equal part of its socket's
     buffers: int = 4
+    activation_layers: int = 0  # 0: all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -129,6 +129,24 @@ def _held(gpus: Sequence[Any], kind: str) -> float:
     return float(peak.peak - sum(peak.at_peak.get(owner, 0.0) for owner in beside))
 
 
+SUSPECTS = ("hidden", "micro_batch", "gpus", "tp", "pp")
+"""Cells that residuals are drawn against."""
+
+
+def points(paths: Sequence[Path], found: Sequence[Scored]) -> list[dict[str, str | float]]:
+    """What ``validate`` found of the same files, with the cells that may be behind an error; none that were refused.
+
+    Raises:
+        ScenarioError: a file cannot be read.
+    """
+    drawn: list[dict[str, str | float]] = []
+    for row, one in zip([row for path in paths for row in read(path)], found, strict=True):
+        if not one.refused:
+            point: dict[str, str | float] = {key: row.number(key) for key in SUSPECTS if row.number(key) > 0}
+            drawn.append(point | {"file": one.file, "measured": one.measured, "simulated": one.simulated})
+    return drawn
+
+
 def scores(found: Sequence[Scored]) -> dict[str, Any]:
     """Errors by file, as fractions, in the shape of ``validate --json``."""
     files = {row.file: None for row in found}

@@ -64,6 +64,13 @@ RECIPES = ("nemo-2024", "nemo-2025", "megatron-bridge-2025")
 """Stacks whose recipes run tensor parallelism with sequence parallelism and user buffers (not in nvfp4), unless a row
 says not."""
 
+OFFLOADED = {"gb200": 0.5, "gb300": 0.25}
+"""GPU -> part of the layers whose activations the FSDP recipes of Megatron-Bridge keep on Grace
+(cpu_offloading_num_layers: 40 and 20 of 80)."""
+
+RECOMPUTED = {"h100-sxm-80gb": 5}
+"""GPU -> layers that its FSDP recipe in fp8 recomputes (recompute_num_layers)."""
+
 WINDOWS = re.compile(r"(alternating )?(?:(\d+) )?sliding window (\d+)(?: / (?:1 )?full)?(, sinks)?")
 """``alternating sliding window 128 / full, sinks``; ``5 sliding window 1024 / 1 full``; ``sliding window 4096``."""
 
@@ -87,10 +94,17 @@ def document(row: Row) -> dict[str, Any]:
         "layout": layout,
         "batch": {"micro": row.whole("micro_batch", 1), "size": _batch(row, layout), "sequence": row.whole("seq_len")},
         "precision": _precision(row),
-        "recompute": row.text("recompute", "none"),
+        **_recompute(row),
         "offload": _offload(row),
         "stack": _stack(row),
     }
+
+
+def _recompute(row: Row) -> dict[str, Any]:
+    said, layers = row.text("recompute"), RECOMPUTED.get(row.text("gpu"), 0)
+    if not said and layers and _stack(row) == "megatron-bridge-2025" and row.whole("zero_stage") == 3:
+        return {"recompute": "full", "recompute_layers": layers}
+    return {"recompute": said or "none"}
 
 
 def _batch(row: Row, layout: dict[str, Any]) -> int:
@@ -222,7 +236,9 @@ def _precision(row: Row) -> dict[str, Any]:
 
 
 def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a file
-    said = row.text("offload", "none")
+    said, part = row.text("offload", "none"), OFFLOADED.get(row.text("gpu"), 0.0)
+    if said == "none" and part and _stack(row) == "megatron-bridge-2025" and row.whole("zero_stage") == 3:
+        return {"activations": "cpu", "activation_layers": round(part * row.whole("layers"))}
     if said == "none":
         return "none"
     if "cpu optimizer" not in said:

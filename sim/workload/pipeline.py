@@ -263,7 +263,8 @@ class PipelineRank:
 
     def _stash(self, block: BlockBuilder) -> StashOffload:
         offload = self.scenario.offload
-        return StashOffload(block, on=offload.activations == "cpu", pinned=offload.pinned)
+        on = offload.activations == "cpu"
+        return StashOffload(block, on=on, pinned=offload.pinned, layers=offload.activation_layers)
 
     def _accumulate(self, block: BlockBuilder, unit: Unit, end: int, phase: Phase, *, first: bool) -> int:
         """Add to the gradients of earlier microbatches, where they are kept whole and no product has done it.

@@ -20,16 +20,18 @@ AHEAD = 1
 class StashOffload:
     """The copies of one pass; ``on`` False: everything stays, and every method does nothing."""
 
-    def __init__(self, block: BlockBuilder, *, on: bool, pinned: bool) -> None:
+    def __init__(self, block: BlockBuilder, *, on: bool, pinned: bool, layers: int = 0) -> None:
         self.block = block
         self.on = on
+        self.layers = layers  # of the model, the first ones; 0: all
         self.pinned = pinned
         self.fetched: dict[int, int] = {}  # position -> its copy
         self.computed: dict[int, int] = {}
 
     def moves(self, unit: Unit) -> bool:
         """Whether this unit's bytes leave the GPU."""
-        return self.on and not unit.root and sum(unit.kept.values()) > 0
+        mine = not self.layers or unit.layer < self.layers
+        return self.on and mine and not unit.root and sum(unit.kept.values()) > 0
 
     def leave(self, unit: Unit, last: int) -> int:
         """Forward of the unit ends with op ``last``: the op after which its bytes are gone."""
