@@ -209,3 +209,15 @@ def test_full_recompute_exchanges_again():
     one = sized(TINY_MOE, ep=4)
     assert kernels.recompute_items(one, "full", 1) == kernels.layer_forward(one, 1)
     assert exchanges(kernels.recompute_items(one, "full"), "ep")
+
+
+def test_biases_of_experts_are_added_in_fp32_by_row():
+    """The second product's: 28 bytes an element of the rows forward, 44 back; its parameters are every expert's."""
+    plain, biased = TINY_MOE, replace(TINY_MOE, mlp_bias=True)
+    rows = TOKENS * plain.top_k * H
+    for part, bytes_, seen in ((kernels.layer_forward, 28, "bias."), (kernels.layer_backward, 44, "bias_grad.")):
+        more = [k for k in part(sized(biased)) if isinstance(k, Kernel) and f"experts.{seen}" in k.name]
+        assert sum(k.bytes_read + k.bytes_written for k in more) == rows * bytes_
+        assert not [k for k in part(sized(plain)) if isinstance(k, Kernel) and f"experts.{seen}" in k.name]
+    added = plain.experts * (2 * plain.moe_ffn + H)
+    assert layer_params(biased) - layer_params(plain) == added

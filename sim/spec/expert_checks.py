@@ -29,8 +29,6 @@ def _experts(d: Draft) -> Iterator[Finding]:
         yield "model.top_k", f"{m.top_k} of {m.experts} experts a token; choose 1 to {m.experts}"
     if not m.moe_ffn:
         yield "model.moe_ffn", "is the inner width of one expert; a model with experts needs it"
-    if m.mlp_bias:
-        yield "model.mlp_bias", "biases of experts are not simulated; set mlp_bias: false"
     if m.first_dense_layers >= m.layers:
         what = f"{m.first_dense_layers} of {m.layers} layers are dense, which leaves none with experts"
         yield "model.first_dense_layers", f"{what}; lower it, or set experts: 0"

@@ -140,7 +140,8 @@ def _attention(row: Row) -> dict[str, Any]:
     if window := WINDOWS.fullmatch(said):
         alternating, local, keys, sinks = window.groups()
         full = 2 if alternating else int(local) + 1 if local else 0
-        return {"sliding_window": int(keys), "full_every": full, "attention_sinks": bool(sinks)}
+        biased = dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), True) if sinks else {}  # GPT-OSS has both
+        return {"sliding_window": int(keys), "full_every": full, "attention_sinks": bool(sinks)} | biased
     words = said.split()
     if words[0] != "MLA":
         raise RefusedError("attention not modelled: " + said)

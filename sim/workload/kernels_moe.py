@@ -76,6 +76,7 @@ def moe_forward(shape: Shape) -> Items:
     out.extend(_exchange(shape, dispatch=True))
     out.extend(_by_expert(shape, "mlp.sort", "forward"))
     out.extend(mlp_forward(expert_shape(shape), "mlp.experts"))
+    out.extend(_bias_forward(expert_shape(shape)))
     out.extend(_by_expert(shape, "mlp.unsort", "forward"))
     out.extend(_exchange(shape, dispatch=False))
     out.extend(_move(shape, "mlp.unpermute", "forward"))
@@ -96,6 +97,7 @@ def moe_backward(shape: Shape) -> Items:
     out.extend(_move(shape, "mlp.unpermute_grad", "input_grad"))
     out.extend(_exchange(shape, dispatch=True))
     out.extend(_by_expert(shape, "mlp.unsort_grad", "input_grad"))
+    out.extend(_bias_backward(expert_shape(shape)))
     out.extend(mlp_backward(expert_shape(shape), "mlp.experts"))
     out.extend(_by_expert(shape, "mlp.sort_grad", "input_grad"))
     out.extend(_exchange(shape, dispatch=False))
@@ -151,6 +153,36 @@ def _move(shape: Shape, name: str, role: Role) -> Kernels:
         "mlp.unpermute_grad": (tokens + rows + weights, rows + weights),
     }[name]
     return (memory_pass(name, read, written, fused=True, role=role, dtype=shape.precision.compute),)
+
+
+def _bias_forward(one: Shape) -> Kernels:
+    """The bias of the experts' second product, times each row's score: Megatron-Core adds it expert by expert in fp32.
+
+    The scaled bias, the sum, the rows of all experts put together, and back to 16 bits. The first product adds its own.
+    """
+    if not one.model.mlp_bias:
+        return ()
+    elements, dtype = float(one.tokens * one.hidden), one.precision.compute
+    steps = (("scale", 0, FP32), ("add", one.elem + FP32, FP32), ("concat", FP32, FP32), ("cast", FP32, one.elem))
+    return tuple(
+        memory_pass(f"mlp.experts.bias.{name}", elements * read, elements * written, dtype=dtype)
+        for name, read, written in steps
+    )
+
+
+def _bias_backward(one: Shape) -> Kernels:
+    """To fp32 and apart; the gradients of the bias and of the scores, each a product and a sum; back to 16 bits."""
+    if not one.model.mlp_bias:
+        return ()
+    elements, dtype, wide = float(one.tokens * one.hidden), one.precision.compute, FP32
+    steps = (
+        ("cast", one.elem, wide), ("split", wide, wide), ("bias", wide, wide), ("bias_sum", wide, 0),
+        ("scores", wide, wide), ("scores_sum", wide, 0), ("back", wide, one.elem),
+    )  # fmt: skip
+    return tuple(
+        memory_pass(f"mlp.experts.bias_grad.{name}", elements * r, elements * w, role="input_grad", dtype=dtype)
+        for name, r, w in steps
+    )
 
 
 def _by_expert(shape: Shape, name: str, role: Role) -> Kernels:
