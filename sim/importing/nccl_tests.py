@@ -103,7 +103,8 @@ def _of_text(path: Path) -> list[_Run]:
         words = line.split()
         if not words:
             continue
-        program, rank = _PROGRAM.search(line), _RANK.search(line)
+        program = _PROGRAM.search(line) if "_perf" in line else None
+        rank = _RANK.search(line) if "Rank" in line else None
         if program or "# nThread" in line or words[:3] == ["#", "Using", "devices"]:
             if run.rows:
                 run = _Run()
