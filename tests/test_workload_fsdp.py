@@ -10,7 +10,15 @@ import pytest
 from scenarios import A100, data_parallel
 from sim.api import simulate
 from sim.workload.build import build
-from sim.workload.kernels import Shape, head_backward, head_forward, layer_backward, layer_forward, recompute_items
+from sim.workload.kernels import (
+    Shape,
+    embedding_backward,
+    head_backward,
+    head_forward,
+    layer_backward,
+    layer_forward,
+    recompute_items,
+)
 from sim.workload.model import layer_params, params
 from sim.workload.ops import Collective, Kernel
 
@@ -94,8 +102,8 @@ def test_recompute_stops_at_the_last_saved_tensor():
 
 
 def test_metric_losses_pass_over_the_logits():
-    """To fp32 (2 + 4) and log-softmax (4 + 4): 14 B a logit each, and a number a token."""
-    plain, metered = (head_forward(shape(metric_losses=count)) for count in (0, 2))
+    """After backward: to fp32 (2 + 4), log-softmax (4 + 4), 14 B a logit each, and a number a token."""
+    plain, metered = (embedding_backward(shape(metric_losses=count)) for count in (0, 2))
     extra = [item for item in metered if item not in plain and not isinstance(item, Collective)]
     logits = 2 * 128 * A100.model.vocab
     assert sum(k.bytes_read + k.bytes_written for k in extra) == 2 * (14 * logits + 8 * 2 * 128)

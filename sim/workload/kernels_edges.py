@@ -64,7 +64,8 @@ def embedding_forward(shape: Shape) -> Items:
 def embedding_backward(shape: Shape) -> Items:
     """Dropout and norm back; each table's gradient is zeroed whole, then rows are added to it.
 
-    A tied table has a second gradient, from the logits product: the two are summed in one more pass.
+    A tied table has a second gradient, from the logits product: the two are summed in one more pass. What the
+    trainer measures with the microbatch's logits follows.
     """
     out: list[Kernel | Collective] = []
     one, dtype, between = shape.act(shape.hidden), shape.precision.compute, shape.between
@@ -82,7 +83,7 @@ def embedding_backward(shape: Shape) -> Items:
         )
         if name == "tokens" and shape.model.tied_embeddings:
             out.append(memory_pass("embedding.tied_sum", 2 * table, table, role="weight_grad", dtype=dtype))
-    return tuple(out)
+    return (*out, *_metrics(shape))
 
 
 def head_forward(shape: Shape) -> Items:
@@ -103,7 +104,7 @@ def head_forward(shape: Shape) -> Items:
     if shape.model.mlm_head:
         out.append(bias_add(shape, "head.logits", shape.vocab))
     gathered = region_forward(shape, tuple(out))[: len(out) + 1] if shape.layout.sequence_parallel else tuple(out)
-    return (*before, *gathered, *loss_forward(shape), *loss_exchange(shape), *_metrics(shape))
+    return (*before, *gathered, *loss_forward(shape), *loss_exchange(shape))
 
 
 def head_backward(shape: Shape) -> Items:
@@ -167,7 +168,10 @@ def loss_forward(shape: Shape) -> Kernels:
 
 
 def _metrics(shape: Shape) -> Kernels:
-    """Cross entropies that the trainer takes of the same logits for its metrics: to fp32, logarithm of the softmax."""
+    """Cross entropies that the trainer takes of the same logits for its metrics: to fp32, logarithm of the softmax.
+
+    It does so after backward, when the rest of a microbatch is freed, so that they need no memory at its peak.
+    """
     logits, row = float(shape.tokens * shape.vocab), float(shape.tokens * FP32)
     wide, dtype = logits * FP32, shape.precision.compute
     chain = [("to_fp32", logits * shape.elem, wide), ("log_softmax", wide, wide), ("target", row, row)]

@@ -202,12 +202,11 @@ def head_workspace(shape: Shape) -> float:
 
     Unfused, when exp is taken: the logits, their fp32 version if there is one, and the copy that the maximum was
     subtracted from; the softmax itself is in the stash. Fused: nothing, the gradient overwrites the logits.
-    For metrics: the logits in fp32 and their log-softmax.
+    Metrics count nothing: they are taken of the logits alone, when backward has freed the rest.
     """
-    metrics = 2.0 * shape.tokens * shape.vocab * FP32 if shape.stack.metric_losses else 0.0
     if shape.stack.fused_cross_entropy:
-        return metrics
+        return 0.0
     logits, wide = loss_bytes(shape)
     if shape.stack.library_loss:
-        return max(metrics, logits + wide if wide != logits else logits)
-    return max(metrics, logits + wide + (wide if wide != logits else 0.0))
+        return logits + wide if wide != logits else logits
+    return logits + wide + (wide if wide != logits else 0.0)
