@@ -77,8 +77,8 @@ def test_what_is_refused_says_why(pipeline):
 
 
 def test_what_does_not_fit_is_not_suggested():
-    step = run("zero-offload-10b-v100", ["model.layers=30"])
-    found, refused = suggest(step, "zero-offload-10b-v100", ["model.layers=30"], jobs=1)
+    step = run("zero-offload-10b-v100", ["model.layers=14"])
+    found, refused = suggest(step, "zero-offload-10b-v100", ["model.layers=14"], jobs=1)
     reasons = dict(refused)
     assert reasons["no offload"].startswith("does not fit: ")
     assert "recompute nothing" in reasons
