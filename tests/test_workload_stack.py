@@ -92,3 +92,17 @@ def test_a_step_by_tensors_launches_five_kernels_each():
     assert tensors > 4 * 6
     each = {"grad_norm", "grad_clip", "param_copy", "zero_grad"}
     assert names == Counter({**{f"optimizer.{name}": tensors for name in each}, "optimizer.adam": 1})
+
+
+def test_a_host_that_waits_for_messages_does_not_launch_ahead():
+    """Launches of 1 ms bind: 4 microbatches through 4 stages take nearly 7 turns of a stage's launches, not 4."""
+    host = replace(BASE.cluster.host, launch=1e-3)
+    times = {}
+    for waits in (False, True):
+        scenario = data_parallel(1, base=BASE, accumulation=4)
+        scenario = replace(
+            scenario, layout=replace(scenario.layout, pp=4), recompute="none",
+            cluster=replace(scenario.cluster, host=host), stack=replace(scenario.stack, p2p_waits=waits),
+        )  # fmt: skip
+        times[waits] = simulate(scenario).result.step_time
+    assert times[True] > 1.3 * times[False]

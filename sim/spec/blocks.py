@@ -387,6 +387,7 @@ class StackFile(Block):
     fragmentation: FractionOrZero = _says("allocator reserve, as a fraction of activations")
     vectorised: bool = _or(False, "element-wise passes sustain fused_fraction of bandwidth, not naive_fraction")
     fused_accumulate: bool = _or(False, "products of weight gradients add to the gradient buffer themselves")
+    p2p_waits: bool = _or(False, "the host waits for each message that a stage receives")
     tensorwise_step: bool = _or(False, "norm, clipping, copies and zeroing take a kernel for each tensor")
     async_tp: bool = _or(False, "backward exchanges input gradients over tp beside the weight gradient's product")
     collective_check: SecondsOrZero = _or(0.0, "host time before a collective to see that a member called it, each")

@@ -407,7 +407,9 @@ class StackSpec:
     after the CPU step, tile by tile within it, or by sub-groups that the host first casts in a pass of its own.
 
     ``fused_accumulate``: the product of a weight gradient adds to the gradient buffer as it writes (Megatron-LM's
-    gradient_accumulation_fusion, from the end of 2021). ``tensorwise_step``: norm, clipping, the copy of master weights
+    gradient_accumulation_fusion, from the end of 2021). ``p2p_waits``: the
+    host waits for each message between stages (Megatron-LM synchronises after it), so that launches do not run ahead of
+    a pipeline. ``tensorwise_step``: norm, clipping, the copy of master weights
     and the zeroing of gradients take a kernel for each tensor. ``async_tp``: in backward the input gradient is
     exchanged beside the weight gradient's product, and a sequence-parallel input gathered again beside the input
     gradient's (Megatron-LM from the end of 2021). ``collective_check``: seconds of the host before each collective for
@@ -446,6 +448,7 @@ class StackSpec:
     fragmentation: float  # allocator bytes reserved above those asked for, as a fraction of activations
     vectorised: bool = False  # element-wise passes move memory as fast as fused kernels (PyTorch since 1.5)
     fused_accumulate: bool = False
+    p2p_waits: bool = False
     tensorwise_step: bool = False
     async_tp: bool = False
     collective_check: float = 0.0

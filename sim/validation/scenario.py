@@ -43,9 +43,13 @@ STACKS = {
 }
 """What was run, by who published it. Other sources: see ``_stack``."""
 
-DROPOUT = {"narayanan": 0.1, "korthikanti": 0.1, "vtrain-multi": 0.1, "vtrain-single": 0.1}
+DROPOUT = {"narayanan": 0.1, "korthikanti": 0.1}
 """Megatron-LM drops a tenth of activations and attention unless told otherwise (arguments of 2021 and 2022); BLOOM was
 trained without, as all models since."""
+
+UNPADDED = ("vtrain-multi", "vtrain-single")
+"""Sources whose models keep the tokenizer's odd vocabulary where no tensor-parallel rank has to have its part: in
+vTrain's single-node table embedding, head and loss take four to eight times as long with tp 1 as with tp 2."""
 
 CHECKED_BELOW = 440.0
 """GB/s of a run's own all-reduce over the 8 GPUs of a node: nanotron's runs measured 452 to 462 or 389 to 431, and
@@ -114,7 +118,8 @@ def _batch(row: Row, layout: dict[str, Any]) -> int:
 def _model(row: Row) -> dict[str, Any]:
     """Gated MLPs come with RMSNorm, rotary positions and no biases (Llama), others are GPTs."""
     gated = row.flag("gated_mlp")
-    padded = 128 * row.whole("tp", 1)  # Megatron pads the vocabulary so that each tensor-parallel rank has its part
+    tp, alone = row.whole("tp", 1), row.whole("tp", 1) == 1 and row.text("source") in UNPADDED
+    padded = 1 if alone else 128 * tp  # Megatron pads the vocabulary so that each tensor-parallel rank has its part
     spec: dict[str, Any] = {
         "name": row.text("model", "model"), "kind": "decoder", "layers": row.whole("layers"),
         "hidden": row.whole("hidden"), "heads": row.whole("heads"), "vocab": -(-row.whole("vocab") // padded) * padded,

@@ -113,6 +113,8 @@ class PipelineRank:
         if self.scenario.layout.scatter_gather and self.scenario.layout.tp > 1:
             whole = Collective(kind="all_gather", axis="tp", size=self._activation())
             after = block.side("gather message", whole, "tp", phase, "tp", deps=(after,))
+        if self.scenario.stack.p2p_waits:
+            block.edit(after, sync=True)
         return (after,)
 
     def _send(self, block: BlockBuilder, one: _Pass, after: int, phase: Phase) -> None:

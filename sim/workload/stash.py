@@ -200,13 +200,13 @@ def head_backward_workspace(shape: Shape) -> float:
 def head_workspace(shape: Shape) -> float:
     """Largest bytes alive for a moment in the loss, beyond ``head_stash``.
 
-    Unfused, when exp is taken: the logits, their fp32 version if there is one, and the copy that the maximum was
-    subtracted from; the softmax itself is in the stash. Fused: nothing, the gradient overwrites the logits.
+    Unfused, when exp is taken: the logits, their fp32 version if there is one, and in code of 2020 the copy that the
+    maximum was subtracted from; the softmax, later in the place of that copy, is in the stash. Fused: nothing, the
+    gradient overwrites the logits.
     Metrics count nothing: they are taken of the logits alone, when backward has freed the rest.
     """
     if shape.stack.fused_cross_entropy:
         return 0.0
     logits, wide = loss_bytes(shape)
-    if shape.stack.library_loss:
-        return logits + wide if wide != logits else logits
-    return logits + wide + (wide if wide != logits else 0.0)
+    copied = wide if shape.eager_layout and wide != logits else 0.0
+    return logits + (wide if wide != logits else 0.0) + copied

@@ -90,7 +90,7 @@ def _tensors(scenario: Scenario, held: Held) -> int:
         return 1
     flat = stack.zero3_copies == "flat" and scenario.layout.zero == 3
     ranks = max(policy.ranks for policy in policies_for(scenario)) if flat else 1
-    return math.ceil(held.tensors / ranks)
+    return max(1, math.ceil(held.tensors / ranks))  # a stage may hold nothing
 
 
 def _gpu_step(block: BlockBuilder, scenario: Scenario, share: float, tensors: int = 1) -> int:
