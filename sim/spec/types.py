@@ -407,21 +407,15 @@ class StackSpec:
     after the CPU step, tile by tile within it, or by sub-groups that the host first casts in a pass of its own.
 
     ``fused_accumulate``: the product of a weight gradient adds to the gradient buffer as it writes (Megatron-LM's
-    gradient_accumulation_fusion, from the end of 2021). ``p2p_waits``: the
-    host waits for each message between stages (Megatron-LM synchronises after it), so that launches do not run ahead of
-    a pipeline. ``tensorwise_step``: norm, clipping, the copy of master weights
-    and the zeroing of gradients take a kernel for each tensor. ``async_tp``: in backward the input gradient is
-    exchanged beside the weight gradient's product, and a sequence-parallel input gathered again beside the input
-    gradient's (Megatron-LM from the end of 2021). ``collective_check``: seconds of the host before each collective for
-    each of its members, where the framework is told to see first that all of them call the same
-    (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``blocking_launches``: the host waits for each kernel (CUDA_LAUNCH_BLOCKING=1).
-    ``reducer_buckets``: PyTorch's DistributedDataParallel holds its buckets beside the gradients. ``flat_gather``:
-    updated parameters are gathered through a flat copy of all of them. ``tp_buffers``: buffers of a whole region's
+    gradient_accumulation_fusion). ``p2p_waits``: the host waits for each message between stages (Megatron-LM
+    synchronises after it). ``tensorwise_step``: norm, clipping, the copy of master weights and zeroing take a kernel for
+    each tensor. ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
+    sequence-parallel input gathered again beside the input gradient's (Megatron-LM from the end of 2021).
+    ``collective_check``: seconds of the host before each collective for each member, where the framework first sees
+    that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``blocking_launches``: it waits for each kernel
+    (CUDA_LAUNCH_BLOCKING=1). ``reducer_buckets``: DistributedDataParallel holds its buckets beside the gradients.
+    ``flat_gather``: updated parameters are gathered through a flat copy. ``tp_buffers``: buffers of a whole region's
     input, kept for good.
-
-    Narrow recipes: ``weight_casts``: weights are cast for each microbatch, or once a step and kept so;
-    ``narrow_param_gather``: updated or sharded parameters travel in the recipe's form; ``narrow_tp_gather``: so do the
-    inputs and gradients that sequence-parallel ranks gather, cast before instead of after.
     """
 
     name: str
