@@ -408,7 +408,7 @@ class StackSpec:
 
     ``fused_accumulate``: the product of a weight gradient adds to the gradient buffer as it writes (Megatron-LM's
     gradient_accumulation_fusion). ``p2p_waits``: the host waits for each message between stages (Megatron-LM
-    synchronises after it). ``tensorwise_step``: norm, clipping, the copy of master weights and zeroing take a kernel for
+    synchronises after it). ``tensorwise_step``: norm, clipping, copies of master weights and zeroing take a kernel for
     each tensor. ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
     sequence-parallel input gathered again beside the input gradient's (Megatron-LM from the end of 2021).
     ``collective_check``: seconds of the host before each collective for each member, where the framework first sees
