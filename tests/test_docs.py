@@ -149,6 +149,7 @@ FEW = {
 """Scenarios with many microbatches: with so many here."""
 ELSEWHERE = {
     "make": "its target is looked up",
+    "stepline validate": "test_validation_rows, with a sample of the tables",
     "python -m torch": "not ours",
     "python plots/report_page.py": "tests/browser; it needs one",
     "stepline calibrate gemm": "test_calibration_gemm, with timings of its own",
