@@ -71,17 +71,19 @@ class PipelineRank:
         grads = [part for action in order for part in action.parts if part.kind in ("B", "W")]
         firsts = {part.stage: part for part in reversed(grads)}
         lasts = {part.stage: part for part in grads}
-        opens = self._opens(order)
+        opens, direction = self._opens(order), self.schedule.direction
         for action in order:
             passes = tuple(
-                _Pass(
-                    kind=part.kind,
-                    stage=part.stage,
-                    direction=self.schedule.direction(part.microbatch),
-                    first=part is firsts.get(part.stage) or part is opens.get(part.stage),
-                    last=lasts.get(part.stage) is part,
-                )
-                for part in action.parts
+                [
+                    _Pass(
+                        part.kind,
+                        part.stage,
+                        direction(part.microbatch),
+                        part is firsts.get(part.stage) or part is opens.get(part.stage),
+                        lasts.get(part.stage) is part,
+                    )
+                    for part in action.pair or (action,)
+                ]
             )
             if passes not in self.index:
                 self.index[passes] = len(self.blocks)
