@@ -146,4 +146,5 @@ def test_hostile_tables_are_refused(name, tmp_path):
 
 
 def test_every_number_of_the_form_is_a_parameter():
-    assert set(gemm._WIDTHS) | {"peak"} == set(GemmFit.__dataclass_fields__)
+    kept = {"peak", "deep", "deep_rate"}
+    assert set(gemm._WIDTHS) | kept == set(GemmFit.__dataclass_fields__)

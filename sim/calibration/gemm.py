@@ -5,13 +5,14 @@ rows that it cannot speak for (a size off the alignment of the tensor cores runs
 
     t = t0 + max(2mnk (1+am/m)(1+an/n)(1+ak/k) / (peak e), bytes / (hbm_bandwidth eb))
 
-with ``peak`` and ``hbm_bandwidth`` as the device has them, every operand read once and the result written once.
+with ``peak`` and ``hbm_bandwidth`` as the device has them, every operand read once and the result written once. What a
+device says of products deep in k (``deep``, ``deep_rate``) is kept as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,8 @@ def seconds(device: DeviceSpec, fit_: GemmFit, products: Sequence[Product]) -> F
     operand = OPERAND_BYTES[products[0].dtype]
     moved = operand * (m * k + k * n) + max(2.0, operand) * m * n
     shape = (1 + fit_.am / m) * (1 + fit_.an / n) * (1 + fit_.ak / k)
-    found: Floats = fit_.t0 + np.maximum(
-        2.0 * m * n * k * shape / (fit_.peak * fit_.e), moved / (device.hbm_bandwidth * fit_.eb)
-    )
+    rate = fit_.peak * fit_.e * np.where((fit_.deep > 0.0) & (k >= fit_.deep), fit_.deep_rate, 1.0)
+    found: Floats = fit_.t0 + np.maximum(2.0 * m * n * k * shape / rate, moved / (device.hbm_bandwidth * fit_.eb))
     return found
 
 
@@ -118,8 +118,7 @@ def _parameter(shipped: GemmFit, key: str) -> Parameter:
 
 
 def _with(fit_: GemmFit, values: Mapping[str, float]) -> GemmFit:
-    keys = {key: getattr(fit_, key) for key in ("peak", *_WIDTHS)}
-    return GemmFit(**{**keys, **values})
+    return replace(fit_, **values)
 
 
 def _groups(products: Sequence[Product]) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from itertools import accumulate
 from sim.engine.beside import NEVER, ends_beside, left_at, paces
 from sim.engine.chains import Chain
 from sim.engine.sharing import Sharing
-from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
+from sim.engine.state import FULL, NORMAL, Callbacks, Rank, Run, Timer
 from sim.engine.wake import wake_place
 from sim.plan import Plan
 from sim.timeline.columns import CAUSE_LAUNCH
@@ -37,11 +37,11 @@ class Booking(Sharing):
         self.contended: list[tuple[int, int, float]] = []
         self.last_end = 0.0  # the clock may run on over stale timers
         self.deferring = False  # ops that could begin at once wait for an event of this instant
-        self.on_launched = (self._launched,)
-        self.on_demand = (self._demand_event,)
-        self.on_end = (self._end,)
-        self.on_chain_end = (self._chain_end,)
-        self.on_wake = (self._wake,)
+        self.on_launched: Callbacks = (self._launched,)
+        self.on_demand: Callbacks = (self._demand_event,)
+        self.on_end: Callbacks = (self._end,)
+        self.on_chain_end: Callbacks = (self._chain_end,)
+        self.on_wake: Callbacks = (self._wake,)
 
     @staticmethod
     def _stretched(run: Run, begin: float) -> float:

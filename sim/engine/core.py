@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from sim.engine.booking import Booking
 from sim.engine.chains import Chain, Template, units
 from sim.engine.deadlock import explain_blocked, explain_two_streams, explain_unsignalled
-from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
+from sim.engine.state import FULL, NORMAL, Callbacks, Rank, Run, Timer
 from sim.engine.watched import watched
 from sim.errors import DeadlockError
 from sim.plan import Plan
@@ -46,7 +46,7 @@ class Engine(Booking):
         self.ranks = [Rank(i, r, [units(b, loads) for b in r.blocks], loads) for i, r in enumerate(plan.ranks)]
         self.lazy = self._lazy_members()
         self.told = 0  # number of finished spans at which progress is next told
-        self.on_ready = (self._ready_event,)
+        self.on_ready: Callbacks = (self._ready_event,)
 
     def run(self) -> Timeline:
         """Run the plan to its end."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.engine.fluid import max_min
-from sim.engine.state import FULL, LAST, NORMAL, Run, Timer
+from sim.engine.state import FULL, LAST, NORMAL, Callbacks, Run, Timer
 from sim.plan import Plan
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Sharing:
         self.dirty: dict[int, None] = {}
         self.solve_wanted = False
         self.solves = 0
-        self.on_late = (self._late,)
-        self.on_timer = (self._timer,)
-        self.on_solve = (self._solve,)
+        self.on_late: Callbacks = (self._late,)
+        self.on_timer: Callbacks = (self._timer,)
+        self.on_solve: Callbacks = (self._solve,)
 
     def _demand(self, run: Run, now: float) -> None:
         raise NotImplementedError

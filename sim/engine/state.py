@@ -22,6 +22,10 @@ Loads = tuple[tuple[int, float], ...]
 """Pairs of a resource and the share of it that is taken at full speed."""
 
 
+Callbacks = Sequence[Callable[[Any], None]]
+"""What SimPy calls when an event is due. One object for each purpose: it also says what an event is waiting for."""
+
+
 class Run:
     """One op of one action of one rank class.
 
@@ -78,7 +82,7 @@ class Timer:
     _ok = True
     callbacks: Any
 
-    def __init__(self, of: Any, callbacks: tuple[Callable[[Timer], None]]) -> None:  # noqa: ANN401 - a run or a chain
+    def __init__(self, of: Any, callbacks: Callbacks) -> None:  # noqa: ANN401 - a run or a chain
         self.of = of
         self.callbacks = callbacks
 
