@@ -278,6 +278,16 @@ def test_what_would_be_gained_is_said_first(step):
     assert "--set 'layout.stage_layers=[6, 7]'" in words
 
 
+def test_a_stage_with_far_more_to_compute_is_said_at_the_top(step):
+    """The last stage of eight has the head too; one GPU alone has nobody to differ from."""
+    uneven = shown(run("lecture-64-pp", ["batch.size=null", "batch.accumulation=8"]))
+    most = max(uneven.explanation.balance.ranks, key=lambda one: one.computing)
+    words = " ".join("".join(Reader(whole.page([uneven])).words).split())
+    assert f"Stage {most.stage}" in words.split("Uneven work")[1].split("By how much")[0]
+    assert f"{uneven.explanation.balance.imbalance:.0%} more than the mean" in words
+    assert "Uneven work" not in "".join(Reader(whole.page([shown(step)])).words)
+
+
 def test_too_big_is_said_with_what_would_help():
     step = run("zero-offload-10b-v100", ["model.layers=60"])
     words = " ".join(Reader(whole.page([shown(step)])).words)

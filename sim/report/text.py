@@ -195,7 +195,7 @@ _REMEDIES = {
     "gradients": "shard them (layout.zero: 2) or keep them on the CPU (offload)",
     "gradients.shard": "use more data-parallel ranks, or keep them on the CPU (offload)",
     "optimizer states": "shard them (layout.zero: 1) or keep them on the CPU (offload: cpu)",
-    "activations": "use a smaller batch.micro, a shorter batch.sequence or recompute: full",
+    "activations": "use a smaller batch.micro, a shorter batch.sequence or more recompute (up to recompute: full)",
 }
 
 

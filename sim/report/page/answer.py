@@ -16,6 +16,9 @@ from sim.report.theme import label
 from sim.study.why import Suggestion, WhatIf
 from sim.units import format as quantity
 
+_UNEVEN = 0.1
+"""Of the mean: more to compute than that is told at the top."""
+
 _COMPUTING = ("forward", "backward", "recompute", "optimizer")
 
 
@@ -72,6 +75,7 @@ def _answer(run: Shown) -> list[Element]:
     rows = [
         ("What limits the step", _limits(run)),
         ("Time without computing", _without_computing(run)),
+        ("Uneven work", _uneven(run)),
         ("By how much", _by_how_much(run)),
         ("What to change", _change(run)),
     ]
@@ -104,6 +108,19 @@ def _without_computing(run: Shown) -> list[Child]:
         return ["GPUs compute all the time, to within 1 %."]
     parts = [f"{label(c)} {s / step:.0%} ({quantity(s, 'seconds')})" for c, s in sorted(lost, key=lambda one: -one[1])]
     return [f"A GPU waits, on average, for: {', '.join(parts[:4])}."]
+
+
+def _uneven(run: Shown) -> list[Child]:
+    """The rank with the most to compute, where that is far more than the mean: no faster part would even it out."""
+    balance, step = run.explanation.balance, run.result.step_time
+    if balance.imbalance < _UNEVEN:
+        return []
+    most = max(balance.ranks, key=lambda one: one.computing)
+    where = f"{most.name} on {most.device}" + (f" and {most.members - 1} like it" if most.members > 1 else "")
+    said = f": {where} computes for {quantity(most.computing, 'seconds')}, {balance.imbalance:.0%} more than the mean"
+    path = f", and is on the critical path for {most.on_path / step:.0%} of the step." if step else "."
+    staged = len({one.stage for one in balance.ranks}) > 1
+    return [tag("b", f"Stage {most.stage}" if staged else "One rank"), said, path]
 
 
 def _by_how_much(run: Shown) -> list[Child]:
