@@ -1,6 +1,5 @@
 """Collectives calibrated: known parameters come back from logs made with them; an override foretells a real log."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from ruamel.yaml import YAML
 
 from sim.api import cluster, exchange_seconds, run
 from sim.calibration.collectives import calibrate, changed, error
-from sim.cli import main
 from sim.errors import ScenarioError
 from sim.importing.nccl_tests import read
 
@@ -70,21 +68,6 @@ def test_a_node_without_nvlink(tmp_path):
     found = calibrate(read(path), "rtx4090-x8", replace(base, p2p=True), tmp_path / "o.yaml", in_place=False)
     assert found.parameters["host_link.duplex"][1] == pytest.approx(30e9, rel=0.02)
     assert found.parameters["host_link.latency"][1] == pytest.approx(12e-6, rel=0.05)
-
-
-@pytest.fixture
-def stepline(monkeypatch, capsys, tmp_path):
-    """The command in this process: exit code, what it printed, what it said beside that."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["stepline", *args])
-        with pytest.raises(SystemExit) as done:
-            main()
-        said = capsys.readouterr()
-        return done.value.code or 0, said.out, said.err
-
-    return call
 
 
 def test_end_to_end_a_run_with_the_override_foretells_the_log_better(stepline, tmp_path):

@@ -1,6 +1,5 @@
 """Node files made of foreign ones: they load and simulate at once, say where every number is from, and guess aloud."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ from ruamel.yaml import YAML
 from test_catalogue import unsourced
 
 from sim.api import cluster, run, topology
-from sim.cli import main
 from sim.errors import ScenarioError
 from sim.importing import identities, nccl_topo, nvidia_smi
 from sim.importing.node_file import comment, node_file
@@ -167,21 +165,6 @@ def test_identities_name_what_is_shipped():
     assert identities.by_product("0, NVIDIA H200, 570.1").device == "h200-sxm-141gb"
     assert identities.by_product("NVIDIA A100-SXM4-80GB").device == "a100-sxm-80gb"
     assert identities.by_product("NVIDIA H2000") is None
-
-
-@pytest.fixture
-def stepline(monkeypatch, capsys, tmp_path):
-    """The command in this process: exit code, what it printed, what it said beside that."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["stepline", *args])
-        with pytest.raises(SystemExit) as done:
-            main()
-        said = capsys.readouterr()
-        return done.value.code or 0, said.out, said.err
-
-    return call
 
 
 def test_the_command_writes_prints_and_refuses(stepline, tmp_path):
