@@ -7,7 +7,7 @@ BROWSER := $(VENV)/browser
 DEMO := zero-offload-10b-v100
 FOUR_WAYS := lecture-64-dp lecture-64-mp lecture-64-pp lecture-64-zero3
 
-.PHONY: demo test test-browser lint bench compiled pure plots docs docs-numbers clean
+.PHONY: demo test test-browser lint bench compiled pure plots docs docs-numbers accuracy clean
 
 demo: $(STAMP)
 	$(BIN)/stepline run $(DEMO) --out out/demo
@@ -73,6 +73,10 @@ plots: $(BROWSER)
 # Pages of docs/ as HTML in out/docs; builds without the network, every warning is an error.
 docs: $(VENV)/docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -j auto -d out/doctrees docs out/docs
+
+# Simulates every published step and writes what was found into docs/accuracy.md: ten minutes; a killed run goes on.
+accuracy: $(STAMP)
+	$(BIN)/stepline validate benchmarks/measured/*.csv --page docs/accuracy.md --out out/validate
 
 # Writes every simulated number of README.md and docs/ anew, and the tables of docs/formats.md.
 docs-numbers: $(STAMP)

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from sim.cli import app
 from sim.errors import ScenarioError
 from sim.validation.rows import Row, read
-from sim.validation.run import Scored, points, scores, validate
+from sim.validation.run import Scored, validate
 from sim.validation.scenario import RefusedError, document
+from sim.validation.scores import points, scores
 
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "measured"
 SAMPLE = Path(__file__).parent / "golden" / "validation_sample.json"
@@ -105,11 +106,16 @@ def test_every_fault_of_a_table_is_told_at_once(tmp_path):
     assert "is empty" in said[1]
 
 
+def test_a_step_that_takes_no_time_is_refused(tmp_path):
+    with pytest.raises(ScenarioError, match="step_time_s: 0 is no time that a step takes"):
+        read(table(tmp_path / "t.csv", row(step_time_s="0")))
+
+
 def test_scores_are_fractions_and_refusals_are_counted():
     found = [
-        Scored(file="a", id="x", measured=2.0, simulated=3.0, memory=10.0, memory_simulated=9.0),
-        Scored(file="a", id="y", measured=2.0, simulated=1.8, fits=False),
-        Scored(file="a", id="z", measured=2.0, refused="no such GPU is shipped: tpu"),
+        Scored(row=row(id="x"), measured=2.0, simulated=3.0, memory=10.0, memory_simulated=9.0),
+        Scored(row=row(id="y"), measured=2.0, simulated=1.8, fits=False),
+        Scored(row=row(id="z"), measured=2.0, refused="no such GPU is shipped: tpu"),
     ]
     (scored,) = scores(found)["files"]
     assert (scored["rows"], scored["refused"], scored["oom"]) == (3, 1, 1)
@@ -152,7 +158,7 @@ def test_the_command_draws_and_keeps_its_errors(tmp_path):
     found = CliRunner().invoke(app, ["validate", str(path), "--out", str(tmp_path / "out"), "--jobs", "1"])
     assert found.exit_code == 0
     assert all((tmp_path / "out" / f"errors.{kind}").stat().st_size for kind in ("json", "png", "svg"))
-    (point,) = points([path], validate([path], tmp_path / "out", 1))  # the refused row has none
+    (point,) = points(validate([path], tmp_path / "out", 1))  # the refused row has none
     assert {key: point[key] for key in ("file", "hidden", "gpus", "micro_batch")} == {
         "file": "t.csv", "hidden": 512.0, "gpus": 2.0, "micro_batch": 1.0,
     }  # fmt: skip

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sim.cli.common import File, Sets, console_of, points_bar, progress_bar
+
+if TYPE_CHECKING:
+    from sim.validation.run import Scored
 
 
 def compare(
@@ -77,23 +81,45 @@ def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="Tables of published training steps.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the errors as JSON, as fractions.")] = False,
     out: Annotated[Path | None, typer.Option(help="Directory for scenarios, journal, errors, figures.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Write what was found into this page, between its marks.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
-    """Simulate published training steps and say how far off we are: by file, with the worst rows."""
-    from sim.validation import run as validation
+    """Simulate published training steps and say how far off we are: errors, worst rows, which of two is faster."""
+    from sim.report.files import marked, write_between
+    from sim.study.journal import release
+    from sim.validation.run import validate as study
+    from sim.validation.scores import scores, to_json
     from sim.validation.text import show
 
     console = console_of(stderr=as_json)
+    if page is not None:
+        marked(page, PAGE_PART)  # hours of simulation later would be late
     with progress_bar(console) as progress:
-        found = validation.validate(files, out, jobs, progress)
-    if out is not None:
-        from sim.report.files import write_errors
-        from sim.report.validation_plot import figure_of
+        found = study(files, out, jobs, progress)
+    scored = scores(found)
+    paths = [] if out is None else _kept(out, found, to_json(scored))
+    if page is not None:
+        from sim.validation.page import page as written
 
-        figure = figure_of(validation.points(files, found))
-        paths = write_errors(out, validation.to_json(found), figure)
-        console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
+        paths.append(write_between(page, PAGE_PART, written(scored, release())))
     if as_json:
-        sys.stdout.write(validation.to_json(found) + "\n")
+        sys.stdout.write(to_json(scored) + "\n")
     else:
-        show(console, validation.scores(found))
+        show(console, scored)
+    if paths:
+        console.print("files: " + ", ".join(str(path) for path in paths), soft_wrap=True)
+
+
+PAGE_PART = "validate"
+"""What ``validate --page`` writes: name of the part between marks."""
+
+
+def _kept(out: Path, found: Sequence[Scored], text: str) -> list[Path]:
+    """The errors as JSON, and drawn."""
+    from sim.report.files import write_errors
+    from sim.report.validation_plot import figure_of
+    from sim.validation.scores import points
+
+    return write_errors(out, text, figure_of(points(found)))

@@ -71,9 +71,37 @@ def write_explanation(out: Path, text: str, tornado: Figure | None) -> list[Path
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Write an HTML file, making its folder. Raises ``ScenarioError`` where it cannot be."""
+    """Write a page, making its folder. Raises ``ScenarioError`` where it cannot be."""
     with _into(path.parent):
         return _atomic(path, partial(_write_text, text=text))
+
+
+def marked(path: Path, name: str) -> tuple[str, str]:
+    """What stands before and after the part ``name`` of a Markdown page, marks included; of no file yet: two marks.
+
+    Raises:
+        ScenarioError: the page cannot be read, or lacks the marks, or has them twice or in the wrong order.
+    """
+    first, last = (f"<!-- {edge}: {name} -->\n" for edge in ("begin", "end"))
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return first, last
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError([Problem(str(path), 0, 0, "", f"cannot be read: {error}")]) from error
+    text += "" if text.endswith("\n") else "\n"
+    before, _, rest = text.partition(first)
+    _, found, after = rest.partition(last)
+    if text.count(first) != 1 or text.count(last) != 1 or not found:
+        what = f"needs the lines {first.strip()} and {last.strip()}, once each and in this order, to write between"
+        raise ScenarioError([Problem(str(path), 0, 0, "", what)])
+    return before + first, last + after
+
+
+def write_between(path: Path, name: str, text: str) -> Path:
+    """Replace the part ``name`` of a Markdown page; see ``marked``. Raises ``ScenarioError`` where it cannot be."""
+    before, after = marked(path, name)
+    return write_page(path, f"{before}\n{text.strip()}\n\n{after}")
 
 
 def write_figure(out: Path, name: str, figure: Figure) -> list[Path]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ def digest(document: Mapping[str, Any], version: str) -> str:
     """A name for everything a point's result depends on but its knobs."""
     text = json.dumps({"format": FORMAT, "version": version, "document": document}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def release() -> str:
+    """The version of Stepline that is installed; ``source`` where it only lies there."""
+    try:
+        return version("stepline")
+    except PackageNotFoundError:
+        return "source"
 
 
 class Journal:

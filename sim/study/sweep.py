@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from math import exp, log
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from sim.api import resolved, run
 from sim.errors import InfeasibleError, Problem, ScenarioError
-from sim.study.journal import Journal, digest
+from sim.study.journal import Journal, digest, release
 from sim.study.knobs import Knob, points
 from sim.study.parallel import each
 
@@ -91,14 +90,10 @@ def sweep(asked: Asked, told: Callable[[int, int, str], None] | None = None) -> 
 
 
 def _journal(asked: Asked) -> Journal:
-    try:
-        release = version("stepline")
-    except PackageNotFoundError:
-        release = "source"
     document = resolved(asked.source, asked.overrides)
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
-        return Journal(asked.out / JOURNAL, digest(document, release))
+        return Journal(asked.out / JOURNAL, digest(document, release()))
     except OSError as error:
         what = f"cannot be used: {error.strerror or error}; choose another directory with --out"
         raise ScenarioError([Problem(str(asked.out), 0, 0, "", what)]) from error

@@ -70,6 +70,8 @@ def read(path: Path) -> list[Row]:
         wrong = [column for column in NUMBERS if not _is_number(cells.get(column) or "0")]
         said = [(column, "is empty; a row without it cannot be simulated") for column in empty]
         said += [(column, f"{cells[column][:40]!r} is no finite number") for column in wrong]
+        if not (empty or wrong) and row.number("step_time_s") <= 0:
+            said.append(("step_time_s", f"{cells['step_time_s'][:40]} is no time that a step takes"))
         problems += [Problem(str(path), line, 0, column, what) for column, what in said]
         rows.append(row)
     if problems:

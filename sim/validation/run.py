@@ -1,6 +1,6 @@
 """Published rows simulated and scored: several processes, a journal that a killed run goes on from.
 
-Owns the errors: simulated over measured, less one. Times nothing and prints nothing.
+Owns the journal. Times nothing, scores nothing and prints nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +22,6 @@ from sim.errors import InfeasibleError, ScenarioError
 from sim.study.journal import Journal, digest
 from sim.validation.rows import Row, read
 from sim.validation.scenario import RefusedError, document
-
-WORST = 5
-"""Rows that are named for each file."""
 
 _BESIDE_ALLOCATED = ("framework", "fragmentation")
 """Owners that a framework's own count of allocated bytes leaves out."""
@@ -42,8 +38,7 @@ that of the optimizer step, when no activation is alive."""
 class Scored:
     """A row and what came of it: seconds and GiB, or why it was refused."""
 
-    file: str
-    id: str
+    row: Row
     measured: float
     simulated: float = 0.0
     memory: float = 0.0
@@ -72,7 +67,7 @@ def validate(
             done += 1
             if progress is not None:
                 progress(done, len(rows))
-        return [Scored(**journal.done[_key(row)]) for row in rows]
+        return [Scored(row=row, **journal.done[_key(row)]) for row in rows]
 
 
 def _stamp() -> str:
@@ -99,7 +94,7 @@ def _simulated(rows: Sequence[Row], folder: Path, jobs: int) -> Iterable[dict[st
 
 def _one(row: Row, folder: Path) -> dict[str, Any]:
     """Simulate a row; what is refused or fails is said, and is no reason to stop the others."""
-    base = {"file": row.file, "id": row.id, "measured": row.number("step_time_s")}
+    base = {"measured": row.number("step_time_s")}
     try:
         name = "".join(c if c.isalnum() or c in "-._" else "_" for c in row.id)[:120]
         path = folder / f"{name or 'row'}-{row.line}.yaml"
@@ -127,68 +122,3 @@ def _held(gpus: Sequence[Any], kind: str) -> float:
     peak = max(gpus, key=lambda use: use.peak)
     beside = () if "reserved" in kind else _BESIDE_ALLOCATED
     return float(peak.peak - sum(peak.at_peak.get(owner, 0.0) for owner in beside))
-
-
-SUSPECTS = ("hidden", "micro_batch", "gpus", "tp", "pp")
-"""Cells that residuals are drawn against."""
-
-
-def points(paths: Sequence[Path], found: Sequence[Scored]) -> list[dict[str, str | float]]:
-    """What ``validate`` found of the same files, with the cells that may be behind an error; none that were refused.
-
-    Raises:
-        ScenarioError: a file cannot be read.
-    """
-    drawn: list[dict[str, str | float]] = []
-    for row, one in zip([row for path in paths for row in read(path)], found, strict=True):
-        if not one.refused:
-            point: dict[str, str | float] = {key: row.number(key) for key in SUSPECTS if row.number(key) > 0}
-            drawn.append(point | {"file": one.file, "measured": one.measured, "simulated": one.simulated})
-    return drawn
-
-
-def scores(found: Sequence[Scored]) -> dict[str, Any]:
-    """Errors by file, as fractions, in the shape of ``validate --json``."""
-    files = {row.file: None for row in found}
-    return {"files": [_file(name, [row for row in found if row.file == name]) for name in files]}
-
-
-def _file(name: str, rows: list[Scored]) -> dict[str, Any]:
-    ran = [row for row in rows if not row.refused]
-    timed = [(row.id, row.measured, row.simulated) for row in ran]
-    weighed = [(row.id, row.memory, row.memory_simulated) for row in ran if row.memory > 0]
-    refused = len(rows) - len(ran)
-    reasons = Counter(_reason(row.refused) for row in rows if row.refused)
-    return {
-        "file": name,
-        **_errors(timed, len(rows), refused),
-        "oom": sum(not row.fits for row in ran),
-        "reasons": dict(reasons.most_common()),
-        "memory": _errors(weighed, len(weighed), 0),
-    }
-
-
-def _reason(said: str) -> str:
-    """A refusal without the place in its own scenario."""
-    return said.split(": ", 1)[-1] if ".yaml:" in said else said
-
-
-def _errors(rows: list[tuple[str, float, float]], count: int, refused: int) -> dict[str, Any]:
-    error = np.array([simulated / measured - 1.0 for _, measured, simulated in rows])
-    size = np.abs(error)
-    some = len(rows) > 0
-    worst = [rows[i] for i in np.argsort(-size)[:WORST].tolist()] if some else []
-    return {
-        "rows": count,
-        "refused": refused,
-        "mape": float(size.mean()) if some else None,
-        "median": float(np.median(size)) if some else None,
-        "p90": float(np.quantile(size, 0.9)) if some else None,
-        "bias": float(error.mean()) if some else None,
-        "worst": [{"id": i, "error": s / m - 1.0, "measured": m, "simulated": s} for i, m, s in worst],
-    }
-
-
-def to_json(found: Sequence[Scored]) -> str:
-    """The scores as text."""
-    return json.dumps(scores(found), indent=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sim.validation.ratios import DIFFER
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,8 +21,8 @@ def show(console: Console, scored: dict[str, Any]) -> None:
         kept = row["memory"]
         table.add_row(
             row["file"], str(row["rows"]), str(row["refused"]),
-            *(_percent(row[key]) for key in ("mape", "median", "p90")), _percent(row["bias"], sign=True),
-            str(row["oom"]), _percent(kept["mape"]), _percent(kept["bias"], sign=True),
+            *(percent(row[key]) for key in ("mape", "median", "p90")), percent(row["bias"], sign=True),
+            str(row["oom"]), percent(kept["mape"]), percent(kept["bias"], sign=True),
         )  # fmt: skip
     console.print(table)
     for row in scored["files"]:
@@ -29,9 +31,30 @@ def show(console: Console, scored: dict[str, Any]) -> None:
         for bad in row["worst"][:3]:
             what = f"{bad['simulated']:.4g} s for {bad['measured']:.4g} s"
             console.print(f"{row['file']}: {bad['error']:+.1%} {bad['id']} ({what})", markup=False, soft_wrap=True)
+    _show_ratios(console, scored["ratios"])
 
 
-def _percent(value: float | None, *, sign: bool = False) -> str:
+def _show_ratios(console: Console, ratios: dict[str, Any]) -> None:
+    """Whether the slower of two rows that differ in one thing is the slower here."""
+    from rich.table import Table
+
+    if not ratios["pairs"]:
+        return
+    title = f"pairs of rows that differ in one thing, of those by over {DIFFER:.0%} in time: sign right"
+    table = Table(title=title, title_justify="left")
+    for column in ("differ in", "pairs", f"over {DIFFER:.0%}", "right", "share"):
+        table.add_column(column, justify="left" if column == "differ in" else "right")
+    for of in (*ratios["kinds"], {**ratios, "kind": "all"}):
+        table.add_row(of["kind"], *(str(of[key]) for key in ("pairs", "differ", "right")), percent(of["share"]))
+    console.print(table)
+    for bad in ratios["worst"][:3]:
+        slower, faster = bad["slower"]["id"], bad["faster"]["id"]
+        what = f"{slower} takes {bad['measured']:.2f} times {faster}, here {bad['simulated']:.2f}"
+        console.print(f"{bad['file']}: {bad['kind']}: {what}", markup=False, soft_wrap=True)
+
+
+def percent(value: float | None, *, sign: bool = False) -> str:
+    """A share in per cent; a dash where there is none."""
     if value is None:
         return "-"
     return f"{value:+.1%}" if sign else f"{value:.1%}"
