@@ -27,7 +27,7 @@ ARROWS = {
     "importing": ("errors", "units", "spec"),
     "export": ("errors", "plan", "timeline", "workload", "analysis", "report"),
     "validation": ("errors", "units", "api", "study"),
-    "calibration": ("errors", "units", "spec", "importing", "api", "validation"),
+    "calibration": ("errors", "units", "spec", "importing", "api", "study", "validation"),
     "cli": ("errors", "api", "study", "validation", "importing", "calibration", "export", "spec", "report"),
     "__main__": ("cli",),
     "__init__": (),

@@ -20,6 +20,9 @@ Floats: TypeAlias = NDArray[np.float64]
 Model: TypeAlias = Callable[[Mapping[str, float]], Floats]
 """Parameters by name -> predicted seconds, one a row."""
 
+Data: TypeAlias = tuple[Floats, Floats, NDArray[np.int64]]
+"""Measured seconds, weights, groups, (rows,) each."""
+
 FOLDS = 5
 NOISE = 0.05
 """Error of a row, as a share, that the widths are weighed against at first: what repeated runs differ by."""
@@ -90,22 +93,30 @@ def fit(parameters: Sequence[Parameter], model: Model, measured: Floats, weights
     return Fit(values=values, spread=spread, held=held, errors=model(values) / measured - 1.0, noise=noise)
 
 
-def cross_validated(
-    fitted: Fit, parameters: Sequence[Parameter], model: Model, data: tuple[Floats, Floats, NDArray[np.int64]]
-) -> Floats:
+def cross_validated(fitted: Fit, parameters: Sequence[Parameter], model: Model, data: Data) -> Floats:
     """Error of each row, predicted with the parameters of a fit that never saw its group.
 
     ``fitted`` says which parameters the data decide, and their noise; ``data``: measured, weights, groups (rows,).
     """
+    errors = np.array(fitted.errors)
+    for group, values in without_each(fitted, parameters, model, data).items():
+        out = data[2] == group
+        errors[out] = (model(values) / data[0] - 1.0)[out]
+    return errors
+
+
+def without_each(
+    fitted: Fit, parameters: Sequence[Parameter], model: Model, data: Data
+) -> dict[int, Mapping[str, float]]:
+    """Group -> the parameters of a fit that never saw it; empty where the data decide none."""
     measured, weights, groups = data
     free = [p for p in parameters if p.name not in fitted.held]
-    errors = np.full(len(measured), np.nan)
+    found: dict[int, Mapping[str, float]] = {}
     for group in np.unique(groups).tolist() if free else ():
-        out = groups == group
-        problem = _Problem(parameters, free, model, measured, np.where(out, 0.0, weights), fitted.noise)
-        found = problem.descend(problem.at(fitted.values))
-        errors[out] = (model(problem.named(found)) / measured - 1.0)[out]
-    return errors if free else fitted.errors
+        seen = np.where(groups == group, 0.0, weights)
+        problem = _Problem(parameters, free, model, measured, seen, fitted.noise)
+        found[group] = problem.named(problem.descend(problem.at(fitted.values)))
+    return found
 
 
 def folds(count: int) -> NDArray[np.int64]:

@@ -1,89 +1,77 @@
-"""One number for each device and software stack, fitted to measured steps: the share of short-burst speed that lasts.
+"""Numbers that only whole steps tell, fitted to measured ones: by default the share of short-burst speed that lasts.
 
-Owns that fit. Steps are rows of the CSV of ``stepline validate``, each simulated at several shares: a step's time is
-nearly a straight line in one over the share, so lines between simulated shares stand for it while the least squares of
-the logarithm of simulated over measured are sought; the share that comes out is simulated, until it stays. Cross-
-validated over models: each model is foretold with the share of all others. Must not know how a row becomes a scenario.
+Owns that fit, for any keys of a scenario. Steps are rows of the CSV of ``stepline validate``, each simulated at a few
+points of each key; what these say stands for simulating (``Surface``) while the least squares of the logarithm of
+simulated over measured are sought, errors above 3 % counting as if absolute (Huber). Where it ends is simulated, and
+it is fitted again, until the values stay. Cross-validated in five folds of models, so that each model is foretold
+by fits to others. Must not know how a row becomes a scenario.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sim.api import run, simulate
-from sim.calibration.least_squares import Floats
+from sim.calibration.axes import Axis
+from sim.calibration.least_squares import FOLDS, Fit, Floats, Parameter, fit, folds, without_each
 from sim.calibration.override import based_on, percent
-from sim.errors import InfeasibleError, ScenarioError
+from sim.calibration.simulated import Asked, Timed, along_axes, at_point
+from sim.calibration.surface import Surface, surface
 from sim.validation.rows import Row
-from sim.validation.scenario import RefusedError, document
 
-SHARES = (0.6, 0.8, 1.0)
-"""Shares that every step is simulated at first."""
-_LEAST, _MOST = 0.2, 1.2
-"""A share outside of these is no matter of clocks and power."""
-_GRID = np.arange(_LEAST, _MOST + 1e-9, 0.0005)
-_STAYS = 0.002
-_ROUNDS = 4
+__all__ = ["Asked", "Fitted", "Number", "Timed", "calibrate", "documents"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """How rows are simulated: ``stack`` instead of what their cells say (empty: as they say), overrides, processes."""
-
-    stack: str = ""
-    overrides: tuple[str, ...] = ()
-    jobs: int = 1
+HUBER = 0.03
+"""Logarithmic error above which a row counts as if by its absolute error: what repeated runs differ by, so that more is
+wrong for another reason."""
+_STAYS = 0.001
+_ROUNDS, _REWEIGHTS = 8, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timed:
-    """A row at several shares: seconds by share. ``shipped``: the share that the stack gives now. Or why not."""
+class Number:
+    """A fitted key: its value, standard error (a share), least and most of it with one fold left out; what it was."""
 
-    file: str
-    id: str
-    model: str
-    measured: float
-    device: str = ""
-    stack: str = ""
-    shipped: float = 1.0
-    seconds: dict[float, float] | None = None
-    refused: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sustained:
-    """A device with a stack: the fitted share, its standard error, the least and most of it with one group left out.
-
-    ``before``, ``after``, ``unseen`` (rows,): seconds with the stack's share, the fitted one, that of all other groups.
-    ``groups`` says what a group is: models, or rows where there is one model.
-    """
-
-    device: str
-    stack: str
-    rows: tuple[Timed, ...]
-    share: float
+    axis: Axis
+    value: float
     error: float
     low: float
     high: float
+    was: tuple[float | None, ...]
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether it would have gone on beyond what it may be: then something else is wrong."""
+        return not self.axis.least * 1.005 < self.value < self.axis.most / 1.005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """Rows that share the fitted keys. ``held``: keys that the rows do not decide, which stay as they were.
+
+    ``before``, ``after``, ``unseen`` (rows,): seconds as shipped, with the fitted values, with those of a fit that
+    never saw the row's fold. ``groups`` says what folds are of: models, or rows where there is one model.
+    """
+
+    rows: tuple[Timed, ...]
+    numbers: tuple[Number, ...]
+    held: tuple[str, ...]
     groups: str
     before: Floats
     after: Floats
     unseen: Floats
 
     @property
-    def at_limit(self) -> bool:
-        """Whether the share would have gone on: then something else than clocks and power is wrong."""
-        return not _LEAST + 1e-3 < self.share < _MOST - 1e-3
+    def name(self) -> str:
+        """Devices and stacks that ran."""
+        devices, stacks = (dict.fromkeys(getattr(row, which) for row in self.rows) for which in ("device", "stack"))
+        return f"{', '.join(devices)} with {', '.join(stacks)}"
 
     def mean_error(self, which: str) -> float:
         """Mean absolute error of a column, as a share."""
@@ -100,141 +88,135 @@ class Sustained:
 
 def calibrate(
     rows: Sequence[Row], asked: Asked, progress: Callable[[int, int], None] | None = None
-) -> tuple[list[Sustained], list[Timed]]:
-    """Fit the share of each device and stack among the rows; beside them the rows that are refused."""
-    timed = list(_simulated([(row, SHARES) for row in rows], asked, progress))
+) -> tuple[list[Fitted], list[Timed]]:
+    """Fit the keys that are asked for to all rows, or the share of each device and stack; return refusals too."""
+    timed = along_axes(rows, asked, progress)
     refused = [one for one in timed if one.refused]
-    pairs = dict.fromkeys((one.device, one.stack) for one in timed if not one.refused)
+    sets = [("", "") if asked.axes else (one.device, one.stack) for one in timed]
     found = []
-    for pair in pairs:
-        kept = [i for i, one in enumerate(timed) if not one.refused and (one.device, one.stack) == pair]
-        found.append(_fitted([rows[i] for i in kept], [timed[i] for i in kept], asked))
+    for one in dict.fromkeys(which for which, row in zip(sets, timed, strict=True) if not row.refused):
+        kept = [i for i, row in enumerate(timed) if not row.refused and sets[i] == one]
+        mine = [timed[i] for i in kept]
+        found.append(_fitted([rows[i] for i in kept], mine, replace(asked, axes=mine[0].axes)))
     return found, refused
 
 
-def _fitted(rows: Sequence[Row], timed: list[Timed], asked: Asked) -> Sustained:
-    """Fit, simulate at what came out, fit again, until the share stays."""
-    share = _best(timed)
+def _fitted(rows: Sequence[Row], timed: Sequence[Timed], asked: Asked) -> Fitted:
+    """Fit, simulate at what came out, fit again, until the values stay."""
+    measured = np.array([one.measured for one in timed])
+    parameters, model = [_parameter(i, timed) for i in range(len(asked.axes))], _surface(timed)
+    found, weights = _robust(parameters, model, measured)
     for _ in range(_ROUNDS):
-        more = list(_simulated([(row, (share,)) for row in rows], asked, None))
-        timed = [
-            replace(one, seconds={**(one.seconds or {}), **(new.seconds or {})})
-            for one, new in zip(timed, more, strict=True)
-        ]
-        before, share = share, _best(timed)
-        if abs(share - before) < _STAYS:
-            share = before  # the one that was simulated
+        values = found.values
+        free = {key: value for key, value in values.items() if key not in found.held}
+        model = model.moved(values, at_point(rows, asked, free))
+        found, weights = _robust(parameters, model, measured)
+        if all(abs(log(found.values[key] / value)) < _STAYS for key, value in values.items()):
             break
-    models = list(dict.fromkeys(one.model for one in timed))
-    names = [one.model for one in timed] if len(models) > 1 else [str(i) for i in range(len(timed))]
-    without = {name: _best([one for one, n in zip(timed, names, strict=True) if n != name]) for name in set(names)}
-    if len(timed) == 1:
-        without = {names[0]: timed[0].shipped}
-    return Sustained(
-        device=timed[0].device, stack=timed[0].stack, rows=tuple(timed), share=round(share, 4),
-        error=_standard_error(timed, share), low=round(min(without.values()), 4), high=round(max(without.values()), 4),
-        groups="models" if len(models) > 1 else "rows",
-        before=np.array([_at(one, one.shipped) for one in timed]), after=np.array([_at(one, share) for one in timed]),
-        unseen=np.array([_at(one, without[name]) for one, name in zip(timed, names, strict=True)]),
+    groups, kind = _groups(timed)
+    without = without_each(found, parameters, model, (measured, weights, groups)) if len(timed) > 1 else {}
+    before = np.array([one.seconds for one in timed])
+    unseen = model(found.values) if without else before.copy()
+    for group, values in without.items():
+        unseen[groups == group] = model(values)[groups == group]
+    return Fitted(
+        rows=tuple(timed), numbers=tuple(_numbers(timed, found, list(without.values()))), held=found.held, groups=kind,
+        before=before, after=model(found.values), unseen=unseen,
     )  # fmt: skip
 
 
-def _curve(one: Timed, shares: Floats) -> Floats:
-    """Seconds at each share: lines in one over the share, the outermost ones drawn on."""
-    known = sorted((1 / share, seconds) for share, seconds in (one.seconds or {}).items())
-    x, y = np.array([a for a, _ in known]), np.array([b for _, b in known])
-    at = 1 / shares
-    found = np.interp(at, x, y)
-    for end, (i, j) in ((at < x[0], (0, 1)), (at > x[-1], (-1, -2))):
-        found[end] = y[i] + (at[end] - x[i]) * (y[j] - y[i]) / (x[j] - x[i])
-    seconds: Floats = np.maximum(found, 1e-9)
-    return seconds
+def _parameter(number: int, timed: Sequence[Timed]) -> Parameter:
+    """An axis: from what is shipped, where that is one value, else from its middle; expected to be off by its half."""
+    axis, was = timed[0].axes[number], _was(number, timed)
+    start = was[0] if len(was) == 1 and was[0] is not None else axis.points[len(axis.points) // 2]
+    near = min(max(start, axis.least), axis.most)
+    width = log(axis.most / axis.least) / 2
+    return Parameter(name=axis.key, start=near, least=axis.least, most=axis.most, width=width, rest=start)
 
 
-def _at(one: Timed, share: float) -> float:
-    return float(_curve(one, np.array([share]))[0])
+def _was(number: int, timed: Sequence[Timed]) -> tuple[float | None, ...]:
+    return tuple(dict.fromkeys(one.shipped[number] for one in timed))
 
 
-def _best(timed: Sequence[Timed]) -> float:
-    """The share with the least sum of squared logarithms."""
-    if not timed:
-        return 1.0
-    loss = sum(np.log(_curve(one, _GRID) / one.measured) ** 2 for one in timed)
-    return float(_GRID[int(np.argmin(loss))])
+def _surface(timed: Sequence[Timed]) -> Surface:
+    axes = timed[0].axes
+    points = {axis.key: axis.points for axis in axes}
+    along = {axis.key: [one.along[i] for one in timed] for i, axis in enumerate(axes)}
+    shipped = {axis.key: value for axis, value in zip(axes, timed[0].shipped, strict=True) if value is not None}
+    alike = len(shipped) == len(axes) and all(one.shipped == timed[0].shipped for one in timed)
+    return surface(points, along, (shipped, [one.seconds for one in timed]) if alike else None)
 
 
-def _standard_error(timed: Sequence[Timed], share: float) -> float:
-    """From the rows' errors and how steeply their times depend on the share; of one row: not a number."""
-    step = 0.01
-    slopes = np.array([np.log(_at(one, share * (1 + step)) / _at(one, share)) / step for one in timed])
-    errors = np.array([np.log(_at(one, share) / one.measured) for one in timed])
-    if len(timed) < 2 or not slopes.any():
-        return float("nan")
-    return float(np.sqrt((errors**2).sum() / (len(timed) - 1) / (slopes**2).sum()))
+def _robust(parameters: Sequence[Parameter], model: Surface, measured: Floats) -> tuple[Fit, Floats]:
+    """Least squares whose large errors count as if absolute, by weights that follow the errors."""
+    weights = np.ones(len(measured))
+    for _ in range(_REWEIGHTS):
+        found = fit(parameters, model, measured, weights)
+        before, weights = weights, np.minimum(1.0, HUBER / np.maximum(np.abs(np.log(found.errors + 1)), 1e-12))
+        if float(np.abs(weights - before).max()) < 1e-3:
+            break
+    return found, weights
 
 
-# -- simulation
+def _groups(timed: Sequence[Timed]) -> tuple[NDArray[np.int64], str]:
+    """Five folds of models, the larger ones dealt out first; of one model, of rows."""
+    names = [one.model for one in timed]
+    models = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
+    if len(models) == 1:
+        return folds(len(timed)), "rows"
+    sizes = [0] * min(FOLDS, len(models))
+    fold = {}
+    for name in models:
+        fold[name] = int(np.argmin(sizes))
+        sizes[fold[name]] += names.count(name)
+    return np.array([fold[name] for name in names], dtype=np.int64), "models"
 
 
-def _simulated(
-    asks: Sequence[tuple[Row, tuple[float, ...]]], asked: Asked, progress: Callable[[int, int], None] | None
-) -> Iterable[Timed]:
-    one = partial(_one, asked=asked)
-    with tempfile.TemporaryDirectory() as folder:
-        work = [(row, shares, os.path.join(folder, f"{i}.yaml")) for i, (row, shares) in enumerate(asks)]
-        if asked.jobs <= 1 or len(work) < 2:
-            yield from _counted(map(one, work), len(work), progress)
-            return
-        with ProcessPoolExecutor(max_workers=asked.jobs) as pool:
-            yield from _counted(pool.map(one, work), len(work), progress)
-
-
-def _counted(found: Iterable[Timed], total: int, progress: Callable[[int, int], None] | None) -> Iterable[Timed]:
-    for done, one in enumerate(found, start=1):
-        if progress is not None:
-            progress(done, total)
-        yield one
-
-
-def _one(work: tuple[Row, tuple[float, ...], str], asked: Asked) -> Timed:
-    """A row at several shares; what is refused is said, and is no reason to stop the others."""
-    row, shares, path = work
-    model = row.text("model", row.text("group", row.id))
-    base = Timed(file=row.file, id=row.id, model=model, measured=row.number("step_time_s"))
-    try:
-        wanted = document(row)
-        if asked.stack:
-            wanted["stack"] = asked.stack
-        Path(path).write_text(json.dumps(wanted), encoding="utf-8")  # JSON is YAML
-        first = run(path, asked.overrides)
-    except (RefusedError, ScenarioError, InfeasibleError) as fault:
-        return replace(base, refused=str(fault).splitlines()[0].replace(path, row.id)[:300])
-    scenario, device = first.scenario, first.scenario.cluster.device.name
-    shipped = scenario.stack.sustained.get(device, 1.0)
-    seconds = {shipped: float(first.result.step_time)}
-    for share in shares:
-        if share not in seconds:
-            stack = replace(scenario.stack, sustained={**scenario.stack.sustained, device: share})
-            seconds[share] = float(simulate(replace(scenario, stack=stack)).result.step_time)
-    stack_name = wanted["stack"] if isinstance(wanted["stack"], str) else scenario.stack.name
-    return replace(base, device=device, stack=stack_name, shipped=shipped, seconds=seconds)
+def _numbers(timed: Sequence[Timed], found: Fit, without: Sequence[Mapping[str, float]]) -> list[Number]:
+    return [
+        Number(
+            axis=axis, value=found.values[axis.key],
+            error=found.spread[axis.key] if len(timed) > 1 else float("nan"),
+            low=min((values[axis.key] for values in without), default=found.values[axis.key]),
+            high=max((values[axis.key] for values in without), default=found.values[axis.key]),
+            was=_was(number, timed),
+        )
+        for number, axis in enumerate(timed[0].axes) if axis.key not in found.held
+    ]  # fmt: skip
 
 
 # -- the override
 
 
-def documents(found: Sequence[Sustained], files: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """One file a stack, by its name: the stack that it extends, and a share for each device that was fitted."""
+def documents(found: Sequence[Fitted], files: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """One file a stack, by its name: the stack that it extends, and each of its keys that was fitted."""
     written: dict[str, dict[str, Any]] = {}
     for one in found:
-        name = Path(one.stack).stem
-        empty = {"extends": based_on(one.stack, folder / name), "name": name, "sustained": {"sources": {}}}
-        block = written.setdefault(name, empty)
-        block["sustained"][one.device] = one.share
-        after, unseen = percent(one.mean_error("after")), percent(one.mean_error("unseen"))
-        said = f"fit of {len(one.rows)} measured steps ({files}): standard error {percent(one.error)}"
-        without = f"{one.low:.3f} to {one.high:.3f} with one of the {one.groups} left out"
-        block["sustained"]["sources"][one.device] = (
-            f"{said}, {without}; mean error of times {after}, cross-validated {unseen}"
-        )
-    return written
+        for stack in dict.fromkeys(row.stack for row in one.rows):
+            name = Path(stack).stem
+            block = written.setdefault(name, {"extends": based_on(stack, folder / name), "name": name})
+            for number in one.numbers:
+                _set(block, number, f"fit of {len(one.rows)} measured steps ({files}): {said(one, number)}")
+    return {name: block for name, block in written.items() if len(block) > 2}
+
+
+def said(found: Fitted, number: Number) -> str:
+    """How sure a number is: its standard error, its values with a fold left out, errors of times."""
+    spread = f"{number.axis.text(number.low, 3)} to {number.axis.text(number.high, 3)}"
+    after, unseen = percent(found.mean_error("after")), percent(found.mean_error("unseen"))
+    return (
+        f"standard error {percent(number.error)}, {spread} with a fold of {found.groups} left out; mean error of "
+        f"times {after}, cross-validated {unseen}"
+    )
+
+
+def _set(block: dict[str, Any], number: Number, source: str) -> None:
+    """A key of the stack, with its source beside it; keys of other files are not a stack's."""
+    room, _, key = number.axis.key.partition(".")
+    if room != "stack":
+        return
+    outer, _, inner = key.partition(".")
+    value = number.axis.text(number.value, 4)
+    place = block.setdefault(outer, {}) if inner else block
+    place[inner or outer] = value if number.axis.unit else float(value)
+    place.setdefault("sources", {})[inner or outer] = source

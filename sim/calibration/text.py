@@ -86,15 +86,15 @@ def show_gemm(console: Console, table: gemm.Table, device: str) -> None:
         console.print(what, soft_wrap=True)
 
 
-def show_steps(console: Console, found: steps.Sustained) -> None:
-    """Residuals of the steps of a device with a stack (the worst ones of many), its share and how far it spreads."""
+def show_steps(console: Console, found: steps.Fitted) -> None:
+    """Residuals of the steps (the worst ones of many), their errors, each fitted number and how far it spreads."""
     from rich.table import Table
 
     columns = list(zip(found.rows, found.before.tolist(), found.after.tolist(), found.unseen.tolist(), strict=True))
     if len(columns) > _MOST:
         columns = sorted(columns, key=lambda row: -abs(row[2] / row[0].measured - 1))[: _MOST // 4]
     which = "" if len(columns) == len(found.rows) else f"the {len(columns)} worst of {len(found.rows)} steps, "
-    title = f"{found.device} with {found.stack}: {which}measured, error as shipped, of the fit"
+    title = f"{found.name}: {which}measured, error as shipped, of the fit"
     table = Table(title=title, title_justify="left")
     for column in ("step", "measured", "before", "fitted", "unseen"):
         table.add_column(column, justify="left" if column == "step" else "right")
@@ -106,12 +106,22 @@ def show_steps(console: Console, found: steps.Sustained) -> None:
         f"{percent(found.mean_error(which))} (bias {percent(found.bias(which), sign=True)})"
         for which in ("before", "after", "unseen")
     )
-    where = f"{found.device} with {found.stack}, {len(found.rows)} steps"
+    where = f"{found.name}, {len(found.rows)} steps"
     console.print(f"{where}: mean error {before} before, {after} fitted, {unseen} cross-validated", soft_wrap=True)
-    spread = f"{found.low:.3f} to {found.high:.3f} with one of the {found.groups} left out"
-    was = ", ".join(f"{share:g}" for share in dict.fromkeys(row.shipped for row in found.rows))
-    sure = "of one step" if len(found.rows) < 2 else f"standard error {percent(found.error)}"
-    console.print(f"stack.sustained.{found.device}: {found.share:g} ({sure}; {spread}; was {was})", soft_wrap=True)
-    if found.at_limit:
-        what = "that is the limit of what clocks and power explain: look for what else differs (stack, network, batch)"
+    for number in found.numbers:
+        _show_number(console, number, found)
+    if found.held:
+        console.print(f"not decided by these steps, kept as they were: {', '.join(found.held)}", soft_wrap=True)
+
+
+def _show_number(console: Console, number: steps.Number, found: steps.Fitted) -> None:
+    axis, alone = number.axis, len(found.rows) < 2
+    low, high, value = (axis.text(each, 4) for each in (number.low, number.high, number.value))
+    was = ", ".join("nothing" if each is None else axis.text(each, 4) for each in number.was)
+    sure = "of one step" if alone else f"standard error {percent(number.error)}"
+    spread = "" if alone else f"; {low} to {high} with one fold of {found.groups} left out"
+    console.print(f"{axis.key}: {value} ({sure}{spread}; was {was})", soft_wrap=True)
+    if number.at_limit:
+        limit = "what clocks and power explain" if ".sustained." in axis.key else "what was asked for"
+        what = f"that is the limit of {limit}: look for what else differs (stack, network, batch)"
         console.print(what, soft_wrap=True)

@@ -69,18 +69,23 @@ def gemm(
     _write(console, found, out, ("gemm", device, use), fitted=any(table.parameters for table in tables))
 
 
-def steps(
+def steps(  # noqa: PLR0917 - options of a command
     files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="Measured steps, as for validate.")],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write STACK.yaml, one a stack; default: nowhere.")
     ] = None,
     stack: Annotated[str, typer.Option(metavar="NAME", help="The stack that ran; default: as validate takes it.")] = "",
+    fit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=LEAST:MOST", help="A key to fit, e.g. stack.launch_factor=5:30; more: again."),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     overrides: Sets = None,
 ) -> None:
-    """Fit the share of short-burst speed that lasts, one number a device and stack, to measured steps."""
+    """Fit to measured steps: the share of short-burst speed that lasts, one a device and stack, or other keys."""
     from collections import Counter
 
+    from sim.calibration.axes import read as axes_of
     from sim.calibration.steps import Asked, calibrate, documents
     from sim.calibration.text import show_steps
     from sim.validation.rows import read
@@ -90,13 +95,16 @@ def steps(
     if not rows:
         _refuse(str(files[0]), "has no row below its heading")
     with progress_bar(console) as progress:
-        found, refused = calibrate(rows, Asked(stack=stack, overrides=tuple(overrides or ()), jobs=jobs), progress)
+        asked = Asked(stack=stack, overrides=tuple(overrides or ()), axes=axes_of(fit or ()), jobs=jobs)
+        found, refused = calibrate(rows, asked, progress)
     for one in found:
         show_steps(console, one)
     for reason, count in Counter(one.refused for one in refused).items():
         console.print(f"{count} refused: {reason}", soft_wrap=True)
     if not found:
         _refuse(str(files[0]), f"none of {len(rows)} rows can be simulated; see above")
+    for number in (number for one in found for number in one.numbers if not number.axis.key.startswith("stack.")):
+        console.print(f"not a number of a stack: --set '{number.axis.override(number.value)}' uses it", soft_wrap=True)
     use = "stack: {0} in a scenario, or stepline run SCENARIO --set stack={0}"
     names = ", ".join(file.name for file in files)
     for name, document in documents(found, names, out or Path()).items():

@@ -1,0 +1,66 @@
+"""The list of fits: every one has rows and keys that can be read; its log is what docs/accuracy.md shows."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import fit
+
+from sim.calibration.axes import read as axes_of
+from sim.validation.scenario import document
+
+
+@pytest.mark.parametrize("name", fit.TASKS)
+def test_every_fit_has_rows_and_keys(name):
+    task = fit.TASKS[name]
+    rows = fit.rows_of(task)
+    assert rows
+    assert len(axes_of(task.keys)) == len(task.keys)
+    stacks = {document(row)["stack"] for row in rows}
+    assert len(stacks) <= 2, stacks  # a number belongs to one stack, or to a machine that two ran on
+
+
+def test_a_fit_is_kept_and_drawn_up(monkeypatch):
+    """A row alone: what the log has of it, and the line of the page."""
+    task = fit.Task(tables=("torchtitan",), rows=lambda row: row.text("gpu") == "h200-sxm")
+    monkeypatch.setitem(fit.TASKS, "one", task)
+    (found,) = fit.fitted("one", 1)
+    assert (found["rows"], found["refused"], found["folds"]) == (1, 0, "")
+    assert found["after"] < 0.005
+    (number,) = found["numbers"].values()
+    assert number["error"] is None
+    said = fit.page({"one": [found]})
+    assert (
+        f"| one: h200-sxm-141gb with torchtitan-compile | 1 | `stack.sustained.h200-sxm-141gb` | {number['value']} |"
+        in said
+    )
+
+
+def test_a_page_shows_what_was_kept():
+    number = {"value": "0.8", "was": ["0.84"], "error": 0.012, "least": "0.79", "most": "0.82"}
+    one = {
+        "of": "a with b", "tables": ["t"], "rows": 9, "refused": 0, "folds": "models", "groups": 3, "held": [],
+        "numbers": {"x": number, "y": {**number, "value": "7"}}, "before": 0.05, "after": 0.04, "unseen": 0.05,
+    }  # fmt: skip
+    lines = fit.page({"torchtitan": [one]}).splitlines()[-2:]
+    assert lines == [
+        "| torchtitan: a with b | 9 | `x` | 0.8 | 1.2 % | 0.79 to 0.82 | 5.0 % | 4.0 % | 5.0 % | 1.25 |",
+        "|  |  | `y` | 7 | 1.2 % | 0.79 to 0.82 |  |  |  |  |",
+    ]
+    assert "| none decided |" in fit.page({"torchtitan": [{**one, "numbers": {}}]})
+
+
+def test_the_page_is_that_of_the_log():
+    before, _, rest = fit.PAGE.read_text().partition("<!-- begin: fits -->")
+    assert before
+    assert rest.partition("<!-- end: fits -->")[0].strip() == fit.page(json.loads(fit.LOG.read_text()))
+
+
+def test_an_unknown_fit_is_told(capsys):
+    with pytest.raises(SystemExit):
+        fit.main(["no-such-fit"])
+    assert "no such fit: no-such-fit; there are llm-foundry on A100" in capsys.readouterr().err
