@@ -77,6 +77,7 @@ docs: $(VENV)/docs
 # Simulates every published step and writes what was found into docs/accuracy.md: ten minutes; a killed run goes on.
 accuracy: $(STAMP)
 	$(BIN)/stepline validate benchmarks/measured/*.csv --page docs/accuracy.md --out out/validate
+	cp out/validate/errors.png plots/accuracy.png
 
 # Writes every simulated number of README.md and docs/ anew, and the tables of docs/formats.md.
 docs-numbers: $(STAMP)
