@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from sim.timeline.columns import OpRow, RankClassRow, ResourceRow
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOp:
+class PlanOp(msgspec.Struct, frozen=True, kw_only=True):
     """One op template of one rank class.
 
     ``row`` indexes ``Plan.ops``; ``latency`` and ``duration`` in seconds; ``loads`` pairs of (resource index, load);
@@ -78,11 +79,11 @@ def quicker(plan: Plan, by: float) -> Plan:
             replace(
                 rank,
                 blocks=tuple(
-                    tuple(replace(op, latency=op.latency / by) if op.latency else op for op in block)
+                    tuple(msgspec.structs.replace(op, latency=op.latency / by) if op.latency else op for op in block)
                     for block in rank.blocks
                 ),
             )
             for rank in plan.ranks
         ),
-        ops=tuple(replace(row, latency=row.latency / by) if row.latency else row for row in plan.ops),
+        ops=tuple(msgspec.structs.replace(row, latency=row.latency / by) if row.latency else row for row in plan.ops),
     )

@@ -8,8 +8,7 @@ launches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
 from sim.analysis.explanation import PathShares
@@ -20,8 +19,7 @@ HOST_LAUNCH = "host launch"
 WAITING = "waiting for peers"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathPiece:
+class PathPiece(msgspec.Struct, frozen=True, kw_only=True):
     """``span`` works on the path from ``start`` to ``end`` seconds; -1: nobody does, for the ``reason`` given."""
 
     span: int

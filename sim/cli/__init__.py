@@ -91,3 +91,6 @@ def main() -> None:
         if os.environ.get("STEPLINE_DEBUG"):
             raise
         sys.exit(3)
+    finally:
+        # NOTE: the interpreter looks for cycles once more before it ends: 0.1 s of a large run, for nothing.
+        gc.freeze()

@@ -17,8 +17,9 @@ Limits. Messages have no overhead of their own; a network hop does not load PCIe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
+
+from msgspec.structs import replace
 
 from sim.cluster.types import Cluster
 from sim.cost.traffic import CollectiveCost, Member, by_copy_engines, by_node, cost_of, messages, need_network, pace_of

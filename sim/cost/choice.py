@@ -7,8 +7,10 @@ choice: as NCCL's tuner does, the least time of the candidates alone on their li
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec.structs import replace
 
 from sim.cluster.types import Cluster
 from sim.cost import levels, steps, trees

@@ -7,9 +7,11 @@ that its ring crosses by amount. With ``fold=False`` every vertex stays alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from sim.cluster.types import Cluster, Place
 from sim.cost.demand import patterns
@@ -19,8 +21,7 @@ from sim.cost.traffic import Member
 from sim.workload.ops import Collective, Copy, HostWork, Work, Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupClass:
+class GroupClass(msgspec.Struct, frozen=True, kw_only=True):
     """``count`` equal process groups of one axis; ``members`` are the representative's ranks, in ring order."""
 
     axis: str

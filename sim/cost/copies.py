@@ -9,8 +9,9 @@ staging on host memory is not counted. CPU work is bound by memory, not by the a
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from sim.cluster.types import Cluster, Place
 from sim.cost.traffic import CollectiveCost, cost_of

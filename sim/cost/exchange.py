@@ -6,7 +6,8 @@ Owns exchanges in which a byte goes once from its owner to whoever needs it. Siz
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sim.cluster.types import Cluster
 from sim.cost.traffic import CollectiveCost, Member, by_node, cost_of, messages, need_network, pace_of

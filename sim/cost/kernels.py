@@ -7,8 +7,9 @@ queue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from sim.errors import InfeasibleError
 from sim.spec.types import OPERAND_BYTES, DeviceSpec, FlashFit
@@ -18,8 +19,7 @@ TILE = 128
 """Queries, and keys, of a block of fused attention (FlashAttention-2 and -3: 64 to 128 by 64 to 176)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelCost:
+class KernelCost(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds alone, and what sets them: arithmetic (``sm``) or memory (``hbm``)."""
 
     duration: float

@@ -11,9 +11,10 @@ Loads. An activity of one member that asks ``amount`` of a resource and takes ``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from sim.cluster.types import Cluster, Place
@@ -53,8 +54,7 @@ STREAMS = ("compute", "tp", "cp", "ep", "dp", "gather", "h2d", "d2h", "cpu", "nv
 """Streams in the order in which they are shown; a workload's other streams follow as it names them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cost:
+class _Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What one op costs a rank class: seconds, (resource class, load) pairs, (resource class, amount) of one member."""
 
     kind: str

@@ -10,15 +10,15 @@ at its end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+import msgspec
 
 from sim.cost.kernels import KernelCost
 from sim.workload.ops import Kernel, Op
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Kernels one after another: seconds in all, those bound by arithmetic, bytes, FLOPs, the pull of launches.
 
     ``reach`` is the time from the first launch to the end of the last kernel on a GPU that only ever waits for

@@ -13,11 +13,12 @@ far beyond the point where latency alone would let it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Literal
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from sim.cluster.types import Cluster
@@ -34,8 +35,7 @@ Nodes = dict[int, tuple[int, ...]]
 NCCL_RING_BASE_LATENCY = 8.4e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CollectiveCost:
+class CollectiveCost(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What moving bytes asks of the cluster, for the whole group; copies and host work use the same shape.
 
     ``latency`` and ``duration`` in seconds; alone, the activity takes their sum. ``ids`` (resources,) ascending numbers
@@ -52,8 +52,7 @@ class CollectiveCost:
     bound_by: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Bytes on resources of the cluster: ``ids`` ascending, ``amounts`` beside them."""
 
     ids: NDArray[np.int64]
@@ -63,8 +62,7 @@ class Demand:
 Family = Literal["ring", "tree", "in_switch"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Traffic:
+class Traffic(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """An algorithm's steps for one byte of buffer: what it moves and how often it waits.
 
     ``phases`` follow one another; what is inside one is pipelined. ``intra`` and ``inter`` steps inside and between
@@ -80,8 +78,7 @@ class Traffic:
     sm: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
+class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     """How data and flags travel: latencies over those of Simple, and bytes on the wire for each byte of data."""
 
     base: float
@@ -111,8 +108,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """What sets the pace among nodes of several kinds: the slowest start and hops (s), the largest share of SM time."""
 
     base: float

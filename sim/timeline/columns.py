@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +19,7 @@ CAUSE_LAUNCH = 3  # the host had not launched it yet
 CAUSE_NAMES = ("none", "dependency", "stream", "launch")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryRow:
+class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes taken (+) or given back (-) when an op starts or ends. ``where`` is ``gpu``, ``host`` or ``nvme``."""
 
     owner: str
@@ -28,8 +28,7 @@ class MemoryRow:
     where: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpRow:
+class OpRow(msgspec.Struct, frozen=True, kw_only=True):
     """What a span is a span of. ``demands`` pairs (resource index, amount asked of it by one member).
 
     ``bound_by`` is the resource that sets the op's duration when it runs alone (-1: none, e.g. a latency);

@@ -6,7 +6,8 @@ Owns the bookkeeping of indexes and memory effects, and nothing about what the o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sim.workload.ops import Block, Collective, Kernel, MemoryEffect, Op, Phase, Work
 

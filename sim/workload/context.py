@@ -8,7 +8,7 @@ one kernel. Backward sends the gradients of keys and values the same way.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from sim.workload.kernels_shape import Items, Shape
 from sim.workload.ops import Collective, Kernel

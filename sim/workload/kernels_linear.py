@@ -5,7 +5,7 @@ Owns sizes and bytes of these kernels. Must not know which layer of the model it
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from sim.spec.types import DTYPE_BYTES
 from sim.workload.kernels_shape import FP32, Kernels, Role, Shape, memory_pass

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +25,7 @@ KernelKind = Literal["gemm", "attention", "elementwise", "embedding", "optimizer
 Quality = Literal["fused", "naive", "strided"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU kernel, device-free: FLOPs, and bytes read from and written to memory.
 
     A ``gemm`` has ``batch`` products of (m x k)(k x n); ``role`` tells a weight gradient from the rest, ``scaling`` is
@@ -57,8 +57,7 @@ class Kernel:
     scaling: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collective:
+class Collective(msgspec.Struct, frozen=True, kw_only=True):
     """An exchange over the ranks of one process group.
 
     ``size`` in bytes: of all_reduce, all_gather, reduce_scatter and broadcast the WHOLE buffer (n times the shard); of
@@ -76,8 +75,7 @@ class Collective:
     most_nodes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes between a GPU and its host's memory, or between that and the drives."""
 
     direction: Literal["h2d", "d2h", "nvme_read", "nvme_write"]
@@ -85,8 +83,7 @@ class Copy:
     pinned: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostWork:
+class HostWork(msgspec.Struct, frozen=True, kw_only=True):
     """Work of the CPU cores on DRAM: ``adam`` (28 bytes a parameter) or ``stream`` (scale, copy: ``size`` bytes)."""
 
     kind: Literal["adam", "stream"]
@@ -99,8 +96,7 @@ Place = Literal["gpu", "host", "nvme"]
 Work = Kernel | Collective | Copy | HostWork
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryEffect:
+class MemoryEffect(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that an op takes (positive) or gives back (negative), by owner, when it starts or when it ends."""
 
     owner: str
@@ -109,8 +105,7 @@ class MemoryEffect:
     where: Place = "gpu"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Op:
+class Op(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a rank does. ``category`` is its line in the breakdown; ``sync``: the host waits until it has ended."""
 
     name: str
@@ -126,24 +121,21 @@ class Op:
     layer: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Block(msgspec.Struct, frozen=True, kw_only=True):
     """A template of ops, issued in order."""
 
     name: str
     ops: tuple[Op, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class Action(msgspec.Struct, frozen=True, kw_only=True):
     """One instance of a block: ``block`` is its index in the program's blocks."""
 
     block: int
     microbatch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankProgram:
+class RankProgram(msgspec.Struct, frozen=True, kw_only=True):
     """What one rank does in a step, and what it holds before the step begins (owner -> bytes)."""
 
     name: str

@@ -9,8 +9,9 @@ runs beside it, in backward.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from sim.workload.kernels_linear import saved_input
 from sim.workload.kernels_shape import FP32, Items, Shape

@@ -16,9 +16,10 @@ the cluster's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
+
+from msgspec.structs import replace
 
 from sim.workload.block import COMPUTE
 from sim.workload.ops import Block, Kernel, Op
