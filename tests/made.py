@@ -1,7 +1,7 @@
 """Made-up steps for analysis tests: ops by hand, run by the engine, every number known beforehand."""
 
-from dataclasses import replace
 
+from msgspec.structs import replace as changed
 from plans import PlanMaker
 
 from sim.timeline.columns import MemoryRow
@@ -12,7 +12,7 @@ class Made(PlanMaker):
 
     def add(self, name, duration, category="forward", *, kind="none", size=0.0, memory=(), phase="F", **more):
         index = self.op(name, duration, **more)
-        row = replace(self.rows[-1], category=category, kind=kind, size=size, memory=tuple(memory), phase=phase)
+        row = changed(self.rows[-1], category=category, kind=kind, size=size, memory=tuple(memory), phase=phase)
         self.rows[-1] = row
         return index
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from made import made
+from msgspec.structs import replace as changed
 
 from scenarios import V100, data_parallel, random_system
 from sim.analysis.breakdown import CATEGORIES, breakdown, phases
@@ -207,7 +208,7 @@ def test_launches_inside_a_run_of_kernels_are_host_time_even_beside_a_rival(riva
     """
     maker = made()
     maker.add("two", 2.0, launch=3.0, launch_rest=3.0, reach=4.0, kernels=2, loads={"sm": 1.0})
-    maker.rows[-1] = replace(maker.rows[-1], kernels=2, reach=4.0)
+    maker.rows[-1] = changed(maker.rows[-1], kernels=2, reach=4.0)
     if rival:
         maker.add("rival", 0.5, "dp", loads={"sm": 1.0}, stream="comm", latency=3.0)
         maker.blocks[0].reverse()  # launched at once

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made import holds, made
+from msgspec.structs import replace as changed
 
 from scenarios import A100, V100, data_parallel, on, random_system
 from sim.analysis.balance import balance
@@ -74,7 +75,7 @@ def test_something_asked_in_no_time_at_all_is_counted_in_its_slice():
     maker = made()
     maker.add("long", 1.0, loads={"sm": 1.0})
     timeline = simulate(maker.plan())
-    sudden = replace(timeline.ops[0], demands=((0, 0.001),))
+    sudden = changed(timeline.ops[0], demands=((0, 0.001),))
     spans = replace(timeline.spans, start=timeline.spans.end)
     (row,) = links(replace(timeline, ops=(sudden,), spans=spans), {})
     assert row.mean == pytest.approx(0.001)

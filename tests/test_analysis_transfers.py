@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made import made
+from msgspec.structs import replace as changed
 
 from scenarios import V100, data_parallel, on, random_system
 from sim.analysis.breakdown import breakdown
@@ -35,10 +36,10 @@ def test_transfers_bytes_rates_and_exposure():
 def test_sent_bytes_of_collectives():
     maker = made()
     maker.add("c", 1.0, kind="all_reduce", size=80.0)
-    op = replace(maker.rows[0], group_size=4)
+    op = changed(maker.rows[0], group_size=4)
     assert sent_bytes(op) == 2 * 80 * 3 / 4
-    assert sent_bytes(replace(op, kind="all_gather")) == 80 * 3 / 4
-    assert sent_bytes(replace(op, kind="gemm")) == 0.0
+    assert sent_bytes(changed(op, kind="all_gather")) == 80 * 3 / 4
+    assert sent_bytes(changed(op, kind="gemm")) == 0.0
 
 
 def test_union():
@@ -61,7 +62,7 @@ def test_bytes_of_collectives(kind, n):
     maker = made()
     maker.add("c", 1.0, kind=kind, size=64.0)
     expected = (2 if kind == "all_reduce" else 1) * 64 * (n - 1) / n
-    assert sent_bytes(replace(maker.rows[0], group_size=n)) == expected
+    assert sent_bytes(changed(maker.rows[0], group_size=n)) == expected
 
 
 def test_two_copies_at_once_are_busy_once():
@@ -79,7 +80,7 @@ def test_utilisation_of_a_class_is_the_mean_of_its_members():
     maker = made()
     maker.add("a", 1.0, loads={"sm": 1.0})
     plan = maker.plan()
-    ops = (replace(plan.ops[0], demands=((1, 3.0),)),)
+    ops = (changed(plan.ops[0], demands=((1, 3.0),)),)
     rows = (replace(plan.rank_classes[0], members=2),)
     resources = (plan.resources[0], replace(plan.resources[1], capacity=2.0, members=4))
     assert utilisation(simulate(replace(plan, ops=ops, rank_classes=rows, resources=resources))) == {"sm": 0.75}
@@ -128,7 +129,7 @@ def test_a_message_is_sent_once():
     """Its receiver waits for it and sends nothing; in a ring step every rank sends its part."""
     maker = made()
     maker.add("send 0>1", 1.0, kind="send_recv", size=64.0)
-    op = replace(maker.rows[0], group_size=2)
+    op = changed(maker.rows[0], group_size=2)
     assert sent_bytes(op) == 64.0
-    assert sent_bytes(replace(op, name="receive 0>1")) == 0.0
-    assert sent_bytes(replace(op, kind="ring_step", name="ring-step cp")) == 64.0
+    assert sent_bytes(changed(op, name="receive 0>1")) == 0.0
+    assert sent_bytes(changed(op, kind="ring_step", name="ring-step cp")) == 64.0

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as changed
 from test_cost_algorithms import machine
 
 from scenarios import A100, on
@@ -151,7 +152,7 @@ def beside(kind, **collectives):
         Op(name="kernel", work=kernel, stream="compute", phase="B", category="backward"),
         Op(name="x0", work=work, stream="sx0", phase="B", category="dp"),
     )
-    program = replace(_program([]), blocks=(Block(name="b", ops=ops),))
+    program = changed(_program([]), blocks=(Block(name="b", ops=ops),))
     workload = Workload(
         programs=(program,), program_of_rank=np.zeros(8, dtype=np.int64), tokens=1, model_flops=1.0,
         hardware_flops=1.0, groups={"x0": np.arange(8, dtype=np.int64)[None, :]},

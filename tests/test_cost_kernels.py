@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 
 from sim.api import cluster
 from sim.cost.kernels import kernel_cost
@@ -74,7 +75,7 @@ def test_weight_gradients_are_slower_where_measured():
 
 def test_sustained_speed_slows_arithmetic_and_naive_passes_not_fused_ones():
     fused = Kernel(name="f", kind="elementwise", flops=0.0, bytes_read=1e9, bytes_written=1e9, quality="fused")
-    naive = replace(fused, quality="naive")
+    naive = changed(fused, quality="naive")
     deep = gemm(8192, 8192, 8192)
     for kernel, factor in ((fused, 1.0), (naive, 2.0), (deep, 2.0)):
         fast, slow = (kernel_cost(kernel, V100, "math", s).duration for s in (1.0, 0.5))
@@ -90,7 +91,7 @@ def test_flash_attention_at_a_published_point():
         name="a", kind="attention", flops=flops, bytes_read=0.0, bytes_written=0.0, m=s, n=s, k=128,
         batch=heads * sequences, causal=True,
     )  # fmt: skip
-    back = replace(one, flops=2.5 * flops, role="input_grad")
+    back = changed(one, flops=2.5 * flops, role="input_grad")
     seconds = sum(kernel_cost(k, A100, "flash2", 1.0).duration for k in (one, back))
     assert 3.5 * flops / seconds == pytest.approx(173e12, rel=0.05)
 
@@ -113,7 +114,7 @@ def test_few_heads_leave_multiprocessors_idle(device, kernel, heads, head_dim, r
         name="a", kind="attention", flops=flops, bytes_read=0.0, bytes_written=0.0, m=s, n=s, k=head_dim, batch=heads,
         causal=True,
     )  # fmt: skip
-    back = replace(one, flops=2.5 * flops, role="input_grad")
+    back = changed(one, flops=2.5 * flops, role="input_grad")
     for pass_, rate in zip((one, back), rates, strict=True):
         seconds = kernel_cost(pass_, device, kernel, 1.0).duration
         assert pass_.flops / seconds / 1e12 == pytest.approx(rate, rel=0.25)
@@ -128,9 +129,9 @@ def test_a_window_costs_its_tiles_and_never_less_than_its_bytes():
     )  # fmt: skip
     full = kernel_cost(whole, A100, "flash2", 1.0).duration - A100.kernel_floor
     for window, waste in ((128, 2.0), (1024, 1.125)):
-        seen = kernel_cost(replace(whole, window=window), A100, "flash2", 1.0).duration - A100.kernel_floor
+        seen = kernel_cost(changed(whole, window=window), A100, "flash2", 1.0).duration - A100.kernel_floor
         assert seen / full == pytest.approx(waste, rel=0.01)
-    moved = replace(whole, flops=1.0, bytes_read=1e12)
+    moved = changed(whole, flops=1.0, bytes_read=1e12)
     seconds = 1e12 / (A100.hbm_bandwidth * A100.fused_fraction) + A100.kernel_floor
     cost = kernel_cost(moved, A100, "flash2", 1.0)
     assert (cost.duration, cost.bound_by) == (pytest.approx(seconds), "hbm")
@@ -152,7 +153,7 @@ def test_products_of_many_experts_on_b200(experts, mnk, forward, weight):
         name="g", kind="gemm", flops=2.0 * rows * n * k * experts, bytes_read=2.0 * (x + w), bytes_written=2.0 * y,
         m=rows, n=n, k=k, batch=experts, dtype="bf16", grouped=True,
     )  # fmt: skip
-    back = replace(one, m=n, n=k, k=rows, bytes_read=2.0 * (x + y) + 4.0 * w, bytes_written=4.0 * w, role="weight_grad")
+    back = changed(one, m=n, n=k, k=rows, bytes_read=2.0 * (x + y) + 4.0 * w, bytes_written=4.0 * w, role="weight_grad")
     for kernel, fraction in ((one, forward), (back, weight)):
         reached = kernel.flops / kernel_cost(kernel, B200, "flash3", 1.0).duration
         assert reached / 2250e12 == pytest.approx(fraction, rel=0.25)
@@ -161,7 +162,7 @@ def test_products_of_many_experts_on_b200(experts, mnk, forward, weight):
 def test_a_product_in_pieces_has_fewer_rows_in_each():
     whole = gemm(4096, 8192, 8192, dtype="bf16")
     fit = A100.gemm["bf16"]
-    one, four = (kernel_cost(k, A100, "flash2", 1.0).duration - fit.t0 for k in (whole, replace(whole, pieces=4)))
+    one, four = (kernel_cost(k, A100, "flash2", 1.0).duration - fit.t0 for k in (whole, changed(whole, pieces=4)))
     assert four / one == pytest.approx((1 + fit.am / 1024) / (1 + fit.am / 4096))
 
 
@@ -169,7 +170,7 @@ def test_a_head_between_two_fits_is_padded_up():
     one = Kernel(
         name="a", kind="attention", flops=1e12, bytes_read=0, bytes_written=0, m=4096, n=4096, k=96, causal=True
     )
-    padded = replace(one, k=128)
+    padded = changed(one, k=128)
     assert kernel_cost(one, A100, "flash2", 1.0) == kernel_cost(padded, A100, "flash2", 1.0)
 
 
@@ -223,11 +224,11 @@ def test_passes_over_memory():
     """Bytes over the sustained share of bandwidth, after the floor; naive passes reach their own share."""
     one = Kernel(name="f", kind="elementwise", flops=1e15, bytes_read=3e8, bytes_written=1e8, quality="fused")
     assert kernel_cost(one, IDEAL, "math", 1.0).duration == pytest.approx(4e-4)
-    assert kernel_cost(replace(one, quality="naive"), IDEAL, "math", 1.0).duration == pytest.approx(8e-4)
+    assert kernel_cost(changed(one, quality="naive"), IDEAL, "math", 1.0).duration == pytest.approx(8e-4)
     late = replace(IDEAL, kernel_floor=5e-6)
-    assert kernel_cost(replace(one, bytes_read=0.0, bytes_written=0.0), late, "math", 1.0).duration == 5e-6
+    assert kernel_cost(changed(one, bytes_read=0.0, bytes_written=0.0), late, "math", 1.0).duration == 5e-6
     for kind in ("embedding", "optimizer"):
-        assert kernel_cost(replace(one, kind=kind), IDEAL, "math", 1.0).duration == pytest.approx(4e-4)
+        assert kernel_cost(changed(one, kind=kind), IDEAL, "math", 1.0).duration == pytest.approx(4e-4)
 
 
 @pytest.mark.parametrize("bad", [(1028, 1024, 1024), (1024, 1028, 1024), (1024, 1024, 1028)])
@@ -243,10 +244,10 @@ def test_any_dimension_can_break_the_alignment(bad):
 def test_unaligned_products_in_one_launch_have_a_rate_of_their_own():
     rates = replace(IDEAL, unaligned_flops_per_s=1e13)
     own = replace(rates, unaligned_batched_flops_per_s=2e12)
-    eight = replace(gemm(1024, 1028, 1024), batch=8, flops=8 * gemm(1024, 1028, 1024).flops)
+    eight = changed(gemm(1024, 1028, 1024), batch=8, flops=8 * gemm(1024, 1028, 1024).flops)
     assert kernel_cost(eight, rates, "math", 1.0).duration == pytest.approx(eight.flops / 1e13)
     assert kernel_cost(eight, own, "math", 1.0).duration == pytest.approx(eight.flops / 2e12)
-    assert kernel_cost(replace(eight, grouped=True), own, "math", 1.0).duration == pytest.approx(eight.flops / 1e14)
+    assert kernel_cost(changed(eight, grouped=True), own, "math", 1.0).duration == pytest.approx(eight.flops / 1e14)
 
 
 def test_an_unaligned_product_without_a_rate_is_refused():
@@ -268,7 +269,7 @@ def test_flash_attention_two_on_a100(head_dim, causal, s, tflops):
         name="a", kind="attention", flops=flops, bytes_read=0.0, bytes_written=0.0, m=s, n=s, k=head_dim, batch=batch,
         causal=causal,
     )  # fmt: skip
-    backward = replace(forward, flops=2.5 * flops, role="input_grad")
+    backward = changed(forward, flops=2.5 * flops, role="input_grad")
     seconds = sum(kernel_cost(k, A100, "flash2", 1.0).duration for k in (forward, backward))
     assert 3.5 * flops / seconds == pytest.approx(tflops * 1e12, rel=0.03)
 

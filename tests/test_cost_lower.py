@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 
 from scenarios import A100, V100, data_parallel, on, one_nic, random_system, rings, spans_of
 from sim.analysis.breakdown import breakdown
@@ -424,4 +425,4 @@ def test_a_slow_part_slows_the_kernels_that_it_binds(part, slowed):
 def test_what_ends_a_run(change, expected):
     kernel = Kernel(name="k", kind="gemm", flops=1.0, bytes_read=1.0, bytes_written=1.0)
     plain = Op(name="k", work=kernel, stream="compute", phase="F", category="forward")
-    assert runs([replace(plain, **change.get(i, {})) for i in range(4)]) == expected
+    assert runs([changed(plain, **change.get(i, {})) for i in range(4)]) == expected

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as changed
 
 from sim.analysis.explain import explain
 from sim.analysis.explanation import Delta, RunDifference
@@ -186,7 +187,7 @@ def test_text_is_text(text):
 def test_whatever_a_scenario_says_cannot_run(step, text):
     """In every place that takes words from a file: names of scenario, ranks, devices, ops, sources."""
     row = replace(step.timeline.rank_classes[0], name=text, device=text)
-    ops = tuple(replace(op, name=text) for op in step.timeline.ops)
+    ops = tuple(changed(op, name=text) for op in step.timeline.ops)
     resources = tuple(replace(one, name=f"{text}{i}") for i, one in enumerate(step.timeline.resources))
     timeline = replace(step.timeline, rank_classes=(row,), ops=ops, resources=resources)
     result = replace(step.result, scenario=text, placement=text)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as changed
 
 from sim.analysis.explain import explain
 from sim.api import run
@@ -277,7 +278,7 @@ def test_people_with_other_eyes_and_hands_can_use_it(open_page, file, two, schem
 def test_a_scenario_named_as_a_script_does_nothing(open_page, step, tmp_path):
     name = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     row = [replace(one, name=name, device=name) for one in step.timeline.rank_classes]
-    ops = tuple(replace(op, name=name) for op in step.timeline.ops)
+    ops = tuple(changed(op, name=name) for op in step.timeline.ops)
     evil = replace(
         step,
         timeline=replace(step.timeline, rank_classes=tuple(row), ops=ops),
