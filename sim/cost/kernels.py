@@ -44,7 +44,8 @@ def kernel_cost(
     if kernel.kind == "attention":
         return _flash(kernel, device, attention, sustained)
     fused = kernel.quality == "fused" or (vectorised and kernel.quality == "naive")
-    fraction = device.fused_fraction if fused else device.naive_fraction * sustained
+    slow = (kernel.quality == "rearranged" and device.rearrange_fraction) or device.naive_fraction
+    fraction = device.fused_fraction if fused else slow * sustained
     moved = _moved(kernel) / (device.hbm_bandwidth * fraction)
     return KernelCost(duration=device.kernel_floor + moved, bound_by="hbm")
 

@@ -351,10 +351,11 @@ class _Lowering:
         key = (number, work)
         if key not in self.collectives:
             self.collectives[key] = self._ring(work, self.classes.groups[number])
-        launch = self._launch(rank_class)
-        if work.kind != "send_recv":  # not checked: there is no third rank to ask
-            launch += self.scenario.stack.collective_check * self.collectives[key].group_size
-        return replace(self.collectives[key], launch=launch)
+        cost, stack, launch = self.collectives[key], self.scenario.stack, self._launch(rank_class)
+        if work.kind == "send_recv":  # neither checked nor joined: there is no third rank to ask or to come late
+            return replace(cost, launch=launch)
+        launch += stack.collective_check * cost.group_size
+        return replace(cost, launch=launch, latency=cost.latency + stack.handover)
 
     def _ring(self, work: Collective, group: GroupClass) -> _Cost:
         """One activity for the whole group, on the links that its ring crosses and a share of every member's SMs."""

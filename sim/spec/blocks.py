@@ -151,6 +151,9 @@ class DeviceFile(Block):
     wgrad_factor: Factor = _or(1.0, "time of a weight-gradient GEMM over the same forward GEMM")
     fused_fraction: Fraction = _or(0.8, "share of hbm_bandwidth that fused memory-bound kernels sustain")
     naive_fraction: Fraction = _or(0.45, "share of hbm_bandwidth that element-wise passes sustain")
+    rearrange_fraction: FractionOrZero = _or(
+        0.0, "share of hbm_bandwidth of kernels that only put rows or slices elsewhere; 0: as naive_fraction"
+    )
     kernel_floor: SecondsOrZero = _or(2e-6, "shortest kernel")
 
 
@@ -391,6 +394,7 @@ class StackFile(Block):
     tensorwise_step: bool = _or(False, "norm, clipping, copies and zeroing take a kernel for each tensor")
     async_tp: bool = _or(False, "backward exchanges input gradients over tp beside the weight gradient's product")
     collective_check: SecondsOrZero = _or(0.0, "host time before a collective to see that a member called it, each")
+    handover: SecondsOrZero = _or(0.0, "of a collective between kernels, beyond one alone: events, members that come late")
     blocking_launches: bool = _or(False, "the host waits for each kernel before it launches the next")
     reducer_buckets: bool = _or(False, "data parallelism holds a second copy of gradients, in the compute type")
     flat_gather: bool = _or(False, "zero 1, 2: updated parameters are gathered into a buffer of all of them")
@@ -400,6 +404,8 @@ class StackFile(Block):
     separate_products: bool = _or(False, "queries, keys, values, gate and up are products of their own")
     library_loss: bool = _or(False, "the unfused loss is PyTorch's log-softmax and likelihood, not Megatron's passes")
     metric_losses: CountOrZero = _or(0, "unfused fp32 losses of the logits a microbatch, for the trainer's metrics")
+    fused_latent_rope: bool = _or(False, "latent attention: heads are rotated and joined in one kernel each way")
+    loss_gradient_ahead: bool = _or(False, "the fused loss makes the gradient of the logits in forward")
     fused_linear_bias: bool = _or(False, "the product of a linear layer adds its bias")
     scripted_gelu: bool = _or(True, "unfused GELU is the scripted tanh form, which writes and keeps its tanh")
     recompute_stops: bool = _or(False, "recompute: full runs a layer up to the last tensor that backward needs")

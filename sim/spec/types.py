@@ -123,7 +123,8 @@ class DeviceSpec:
     2mnk(...) / (peak*e) + bytes / (hbm*eb)``; a dtype that is not there costs as ``gemm`` says.
     ``vector_flops_per_s`` is the fp32 rate outside tensor cores, ``unaligned_flops_per_s`` what a 16-bit GEMM
     reaches when a dimension breaks ``gemm_alignment`` (bytes). ``fused_fraction`` and ``naive_fraction`` are the
-    shares of ``hbm_bandwidth`` that memory-bound kernels sustain, ``kernel_floor`` their shortest duration (s).
+    shares of ``hbm_bandwidth`` that memory-bound kernels sustain, ``rearrange_fraction`` that of kernels that only put
+    rows or slices of rows elsewhere (0: as naive ones), ``kernel_floor`` their shortest duration (s).
     """
 
     name: str
@@ -141,6 +142,7 @@ class DeviceSpec:
     wgrad_factor: float = 1.0  # time of a weight-gradient GEMM over the same forward GEMM
     fused_fraction: float = 0.8
     naive_fraction: float = 0.45
+    rearrange_fraction: float = 0.0
     kernel_floor: float = 2e-6
 
 
@@ -446,6 +448,7 @@ class StackSpec:
     tensorwise_step: bool = False
     async_tp: bool = False
     collective_check: float = 0.0
+    handover: float = 0.0
     blocking_launches: bool = False
     reducer_buckets: bool = False
     flat_gather: bool = False
@@ -455,6 +458,8 @@ class StackSpec:
     separate_products: bool = False  # queries, keys, values, gate and up are not merged into two products
     library_loss: bool = False  # the unfused loss is PyTorch's log_softmax and nll_loss
     metric_losses: int = 0  # cross entropies that the trainer takes of each microbatch's logits for its metrics
+    fused_latent_rope: bool = False  # latent attention rotates and joins parts of heads in one kernel each way
+    loss_gradient_ahead: bool = False  # the fused loss makes the gradient of the logits in forward
     fused_linear_bias: bool = False  # the product of a linear layer adds its bias (cuBLASLt's epilogue)
     scripted_gelu: bool = True  # unfused GELU is Megatron-LM's scripted tanh form, which keeps its tanh
     recompute_stops: bool = False  # full recompute leaves out what backward does not need (PyTorch since 2.1)

@@ -148,12 +148,17 @@ def loss_forward(shape: Shape) -> Kernels:
     """Cross entropy: one pass if fused; else (cast,) maximum, subtract, target lookup, exp, sum, divide, log.
 
     Code of 2020 copies the logits first. PyTorch's own: (cast,) log-softmax, and a look-up too small to count.
+    Transformer Engine's fused loss takes the sum of the softmax, then puts the gradient in the logits' place, which
+    backward scales; each block goes along a row of the vocabulary.
     """
     logits, wide = loss_bytes(shape)
     row, dtype = float(shape.tokens * FP32), shape.precision.compute
     if shape.stack.library_loss:
         cast = (memory_pass("loss.to_fp32", logits, wide, dtype=dtype),) if loss_cast(shape) else ()
         return (*cast, memory_pass("loss.log_softmax", wide, wide, dtype=dtype))
+    if shape.stack.fused_cross_entropy and shape.stack.loss_gradient_ahead:
+        names = (("loss.softmax_sum", logits, row), ("loss.cross_entropy", logits + row, logits))
+        return tuple(memory_pass(name, r, w, strided=True, dtype=dtype) for name, r, w in names)
     if shape.stack.fused_cross_entropy:
         return (memory_pass("loss.cross_entropy", logits, row, fused=True, dtype=dtype),)
     chain = [
@@ -188,8 +193,9 @@ def loss_backward(shape: Shape) -> Kernels:
         passes += [("from_fp32", wide, logits)] if loss_cast(shape) else []
         return tuple(memory_pass(f"loss.{n}", r, w, role="input_grad", dtype=dtype) for n, r, w in passes)
     if shape.stack.fused_cross_entropy:
-        name = "loss.cross_entropy_grad"
-        return (memory_pass(name, logits + row, logits, fused=True, role="input_grad", dtype=dtype),)
+        name, ahead = "loss.cross_entropy_grad", shape.stack.loss_gradient_ahead  # which is scaled in the same way
+        kernel = memory_pass(name, logits + row, logits, fused=True, strided=ahead, role="input_grad", dtype=dtype)
+        return (kernel,)
     chain = [("target_grad", 2 * row, row), ("scale_grad", wide + row, wide)]
     if loss_cast(shape):
         chain.append(("from_fp32", wide, logits))

@@ -8,11 +8,13 @@ and reduces is as wide as the latents, not as the residual stream. Must not know
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sim.workload.kernels_attention import rotate_backward, rotate_forward
 from sim.workload.kernels_core import core_backward, core_forward
 from sim.workload.kernels_linear import linear_backward, linear_forward
 from sim.workload.kernels_norm import norm_backward, norm_forward
-from sim.workload.kernels_shape import Items, Kernels, Shape, grad_pass, memory_pass
+from sim.workload.kernels_shape import Items, Kernels, Role, Shape, grad_pass, memory_pass
 from sim.workload.ops import Collective, Kernel
 from sim.workload.regions import region_backward, region_forward
 
@@ -81,33 +83,69 @@ def _rotated(shape: Shape) -> tuple[int, int]:
 
 
 def _rotate_forward(shape: Shape) -> Kernels:
-    """Rotate, then put each head's parts together; fused kernels rotate queries in place and keys as they go."""
-    (q, k), dtype = _rotated(shape), shape.precision.compute
-    read = shape.act(shape.kv_width - q + k)
+    """Rotate, then put each head's parts together; fused kernels rotate queries in place and keys as they go.
+
+    Eager code takes even and odd elements apart first (DeepSeek's pairs are neighbours), and copies the values, which
+    are a part of what the up projection wrote.
+    """
+    (q, k), dtype, wide = _rotated(shape), shape.precision.compute, shape.act(shape.q_width)
+    read, values, shape = shape.act(shape.kv_width - q + k), shape.act(shape.value_width), _rotating(shape)
     if shape.stack.fused_rope:
         keys = memory_pass("attention.rope_k", read, shape.act(shape.kv_width), fused=True, dtype=dtype)
         return (*rotate_forward(shape, "attention.rope_q", q), keys)
+    rotated = [
+        kernel
+        for part, width in (("q", q), ("k", k))
+        for kernel in (_pairs(shape, part, width), *rotate_forward(shape, f"attention.rope_{part}", width))
+    ]
     return (
-        *rotate_forward(shape, "attention.rope_q", q),
-        *rotate_forward(shape, "attention.rope_k", k),
-        memory_pass("attention.q_concat", shape.act(shape.q_width), shape.act(shape.q_width), dtype=dtype),
-        memory_pass("attention.k_concat", read, shape.act(shape.kv_width), dtype=dtype),
+        *rotated,
+        _slices(shape, "attention.q_concat", (wide, wide)),
+        _slices(shape, "attention.k_concat", (read, shape.act(shape.kv_width))),
+        _slices(shape, "attention.v_copy", (values, values)),
     )
+
+
+def _rotating(shape: Shape) -> Shape:
+    """The shape with a stack whose rotation is fused if that of latent attention is."""
+    return replace(shape, stack=replace(shape.stack, fused_rope=shape.stack.fused_latent_rope))
+
+
+def _pairs(shape: Shape, part: str, width: int, role: Role = "forward") -> Kernel:
+    """Neighbours apart, or together again: a pass in steps of two elements."""
+    name = f"attention.rope_{part}{'' if role == 'forward' else '_grad'}.pairs"
+    return _slices(shape, name, (shape.act(width), shape.act(width)), role)
+
+
+def _slices(shape: Shape, name: str, moved: tuple[float, float], role: Role = "forward") -> Kernel:
+    """A pass that puts slices of rows elsewhere: bytes read and written."""
+    return memory_pass(name, *moved, quality="rearranged", role=role, dtype=shape.precision.compute)
 
 
 def _rotate_backward(shape: Shape) -> Kernels:
-    """Rotate back, sum the one key part over heads, and join the other parts with the values' gradient."""
-    (q, k), dtype = _rotated(shape), shape.precision.compute
-    nope, values, fused = shape.act(shape.kv_width - q), shape.act(shape.value_width), shape.stack.fused_rope
-    join = memory_pass(
-        "attention.kv_grad_concat", nope + values, nope + values, fused=fused, role="input_grad", dtype=dtype
-    )
+    """Rotate back, sum the one key part over heads, and join the other parts with the values' gradient.
+
+    Eager: autograd puts even and odd elements each into a tensor of zeros and adds the two; queries are joined.
+    """
+    (q, k), dtype, wide = _rotated(shape), shape.precision.compute, shape.act(shape.q_width)
+    shape = _rotating(shape)
+    joined, fused = shape.act(shape.kv_width - q) + shape.act(shape.value_width), shape.stack.fused_rope
+    parts = (("k", k), ("q", q))
     head_sum = memory_pass(
         "attention.rope_k_sum", shape.act(q), shape.act(k), fused=fused, role="input_grad", dtype=dtype
     )
-    return (
-        head_sum,
-        *rotate_backward(shape, "attention.rope_k_grad", k),
-        *rotate_backward(shape, "attention.rope_q_grad", q),
-        join,
-    )
+    if fused:
+        back = [k for part, w in parts for k in rotate_backward(shape, f"attention.rope_{part}_grad", w)]
+        name = "attention.kv_grad_concat"
+        return (head_sum, *back, memory_pass(name, joined, joined, fused=True, role="input_grad", dtype=dtype))
+    back = [
+        kernel
+        for part, width in parts
+        for kernel in (
+            *rotate_backward(shape, f"attention.rope_{part}_grad", width),
+            _pairs(shape, part, width, "input_grad"),
+            grad_pass(shape, f"attention.rope_{part}_grad.sum", width, (2, 3)),
+        )
+    ]
+    queries = _slices(shape, "attention.q_grad_concat", (wide, wide), "input_grad")
+    return (head_sum, *back, queries, _slices(shape, "attention.kv_grad_concat", (joined, joined), "input_grad"))

@@ -152,7 +152,7 @@ def _move(shape: Shape, name: str, role: Role) -> Kernels:
         "mlp.unpermute": (rows + weights, tokens),
         "mlp.unpermute_grad": (tokens + rows + weights, rows + weights),
     }[name]
-    return (memory_pass(name, read, written, fused=True, role=role, dtype=shape.precision.compute),)
+    return (memory_pass(name, read, written, quality="rearranged", role=role, dtype=shape.precision.compute),)
 
 
 def _bias_forward(one: Shape) -> Kernels:

@@ -22,7 +22,7 @@ Phase = Literal["F", "B", "I", "W", "R", "O"]
 """Forward, backward, input gradient, weight gradient, recompute, optimizer."""
 
 KernelKind = Literal["gemm", "attention", "elementwise", "embedding", "optimizer"]
-Quality = Literal["fused", "naive", "strided"]
+Quality = Literal["fused", "naive", "strided", "rearranged"]
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,9 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     ``attention`` kernel is fused (flash) attention of ``n`` queries over ``m`` keys, of which each sees the last
     ``window`` (0: all), ``k`` = head_dim, ``batch`` = sequences x heads. Everything else is bound by memory:
     ``quality`` says whether it was written as one fused pass or as a chain of naive element-wise passes, of which this
-    is one; ``strided``: it goes down the columns of what lies in rows, which no vectorisation helps.
+    is one; ``strided``: it goes down the columns of what lies in rows, or along a long row in one block, which no
+    vectorisation helps; ``rearranged``: it only puts rows or slices of rows elsewhere (tokens in the order of experts, the
+    parts of heads beside each other).
     """
 
     name: str
