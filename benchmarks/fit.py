@@ -81,7 +81,9 @@ TASKS: dict[str, Task] = {
         every=2,
     ),
     "vtrain-single": Task(tables=("vtrain-single",), keys=("stack.launch_factor=3:20",), every=8),
-    "simumax-b200": Task(tables=("simumax-b200",)),
+    "simumax-b200": Task(
+        tables=("simumax-b200",), keys=("stack.sustained.b200-sxm-180gb=0.7:1.1", "stack.handover=5 us:150 us"),
+    ),
     "dgxc": Task(tables=("dgxc",), every=2),
     "nemo-24.07": Task(tables=("nemo-24.07",)),
     "megatron-bridge": Task(tables=("megatron-bridge",)),

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
+from workload_cases import BF16, TINY_LLAMA, shape
 
 from sim.api import cluster
 from sim.cost.kernels import kernel_cost
 from sim.errors import InfeasibleError
 from sim.spec.load import load
 from sim.spec.types import GemmFit
+from sim.workload.kernels_edges import loss_backward, loss_forward
 from sim.workload.ops import Kernel
 
 V100 = load("zero-offload-10b-v100").scenario.cluster.device
@@ -302,3 +304,35 @@ def test_a_scale_a_row_has_a_kernel_of_its_own_that_slows_on_deep_products():
             m=4096, n=4096, k=k, dtype="fp8", scaling=scaling,
         )  # fmt: skip
         assert kernel_cost(one, device, "math", 1.0).duration == pytest.approx(one.flops / rate)
+
+
+def rearranged(read, written):
+    return Kernel(
+        name="permute", kind="elementwise", flops=0.0, bytes_read=read, bytes_written=written, quality="rearranged"
+    )
+
+
+@pytest.mark.parametrize(("hidden", "top_k", "us"), [(5120, 6, 491), (7168, 8, 802)], ids=["DeepSeek-V2", "-V3"])
+def test_permute_and_unpermute_of_transformer_engine_on_b200(hidden, top_k, us):
+    """SimuMax's factor 0.501 (8000 GiB/s, 30 us a launch, bytes as its benchmark counts them): both for 4096 tokens."""
+    tokens, rows = (4096 * hidden * 2 * copies for copies in (1, top_k))
+    both = [rearranged(rows, rows), rearranged(rows, tokens)]
+    assert sum(kernel_cost(k, B200, "flash3", 1.0).duration for k in both) == pytest.approx(us * 1e-6, rel=0.1)
+
+
+def test_a_device_without_a_rate_for_rearranging_takes_that_of_naive_passes():
+    """Vectorised code does not help either, and the clock counts: SMs set the pace."""
+    plain = rearranged(1e9, 1e9)
+    for device, fraction in ((IDEAL, 0.5), (replace(IDEAL, rearrange_fraction=0.25), 0.25)):
+        for vectorised in (False, True):
+            took = kernel_cost(plain, device, "flash2", 0.8, vectorised=vectorised).duration
+            assert took == pytest.approx(2e9 / (1e12 * fraction * 0.8))
+
+
+@pytest.mark.parametrize(("vocabulary", "ms"), [(102400, 1.46), (129280, 1.82)])
+def test_fused_loss_of_transformer_engine_on_b200(vocabulary, ms):
+    """SimuMax's factor 0.28 of its count (two passes each way, 8000 GiB/s) and two launches of 30 us: within 10 %."""
+    stack = load("quickstart", ["stack=megatron-lm-2025", "cluster=hgx-b200", "layout.dp=8"]).scenario.stack
+    one = shape(replace(TINY_LLAMA, vocab=vocabulary), stack, micro=1, sequence=4096, precision=BF16)
+    passes = [*loss_forward(one), *loss_backward(one)]
+    assert sum(kernel_cost(k, B200, "flash3", 1.0).duration for k in passes) == pytest.approx(ms * 1e-3, rel=0.1)

@@ -88,6 +88,28 @@ def test_traffic_of_the_rotation_by_hand():
     assert back["attention.kv_grad_concat"].bytes_written == TOKENS * 2 * A * (NOPE + V)
 
 
+def test_traffic_of_the_eager_rotation_by_hand():
+    """Megatron-Core unless asked for its experimental kernels: pairs apart, rotate, join queries and keys, copy values.
+
+    Back: the plain rotation's passes, pairs into zeros and their sum, and both products' gradients joined.
+    """
+    eager = sized(DENSE, replace(STACK_2024, fused_latent_rope=False))
+    q, k, v, part = (TOKENS * 2 * width for width in (A * (NOPE + ROPE), A * NOPE + ROPE, A * V, A * ROPE))
+    there = attention_of(kernels.layer_forward(eager))
+    moved = {name: (one.bytes_read, one.bytes_written) for name, one in there.items() if one.quality == "rearranged"}
+    assert moved == {
+        "attention.rope_q.pairs": (part, part), "attention.rope_k.pairs": (part / A, part / A),
+        "attention.q_concat": (q, q), "attention.k_concat": (k, q), "attention.v_copy": (v, v),
+    }  # fmt: skip
+    back = attention_of(kernels.layer_backward(eager))
+    moved = {name: one.bytes_written for name, one in back.items() if one.quality == "rearranged"}
+    assert moved == {
+        "attention.rope_k_grad.pairs": part / A, "attention.rope_q_grad.pairs": part,
+        "attention.q_grad_concat": q, "attention.kv_grad_concat": TOKENS * 2 * A * (NOPE + V),
+    }  # fmt: skip
+    assert back["attention.rope_q_grad.sum"].bytes_read == 2 * part
+
+
 def test_the_way_back_by_hand():
     """Key part summed over heads, up projections, then norms and down projections on this rank's tokens, and a sum."""
     back = attention_of(kernels.layer_backward(sized(DENSE, tp=2, sequence_parallel=True)))

@@ -48,6 +48,16 @@ def test_a_checked_collective_costs_the_host_its_members():
     assert checked.step_time - plain.step_time == pytest.approx(count * 4 * 1e-3, rel=0.05), "all else is far shorter"
 
 
+def test_a_handover_lengthens_each_collective_that_is_waited_for():
+    """tp = 4 and nothing hidden: a millisecond more for each, and none for messages between two stages."""
+    plain, late = (simulate(of(tp=4, stack={"handover": seconds, "async_tp": False})).result for seconds in (0.0, 1e-3))
+    count = sum(use.count for use in late.transfers if use.category == "tp")
+    assert late.step_time - plain.step_time == pytest.approx(count * 1e-3, rel=0.02), "all else stays"
+    times = [simulate(of(pp=2, stack={"handover": seconds})).result.step_time for seconds in (0.0, 1e-3)]
+    count = 2  # the norm, and the gradients of the embedding that both ends hold
+    assert times[1] - times[0] == pytest.approx(count * 1e-3, rel=0.01)
+
+
 def test_blocking_launches_put_launch_and_kernel_one_after_the_other():
     """On one GPU, with launches of 1 ms: kernels take what they took, and each waits a launch more."""
     host = replace(BASE.cluster.host, launch=1e-3)

@@ -51,6 +51,7 @@ STACK_2022 = replace(
     STACK_2020, name="2022", fused_softmax=True, fused_bias_activation=True, fused_bias_dropout_add=True
 )
 STACK_2024 = replace(STACK_2022, name="2024", attention="flash2", fused_rope=True, fused_cross_entropy=True)
+STACK_2024 = replace(STACK_2024, fused_latent_rope=True)
 STACK_EAGER = replace(STACK_2020, name="eager", fused_norm=False, fused_optimizer=False)
 STACKS = (STACK_2020, STACK_2022, STACK_2024, STACK_EAGER)
 

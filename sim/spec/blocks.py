@@ -394,7 +394,7 @@ class StackFile(Block):
     tensorwise_step: bool = _or(False, "norm, clipping, copies and zeroing take a kernel for each tensor")
     async_tp: bool = _or(False, "backward exchanges input gradients over tp beside the weight gradient's product")
     collective_check: SecondsOrZero = _or(0.0, "host time before a collective to see that a member called it, each")
-    handover: SecondsOrZero = _or(0.0, "of a collective between kernels, beyond one alone: events, members that come late")
+    handover: SecondsOrZero = _or(0.0, "of a collective among kernels, beyond its own: events, members that come late")
     blocking_launches: bool = _or(False, "the host waits for each kernel before it launches the next")
     reducer_buckets: bool = _or(False, "data parallelism holds a second copy of gradients, in the compute type")
     flat_gather: bool = _or(False, "zero 1, 2: updated parameters are gathered into a buffer of all of them")

@@ -158,7 +158,7 @@ def loss_forward(shape: Shape) -> Kernels:
         return (*cast, memory_pass("loss.log_softmax", wide, wide, dtype=dtype))
     if shape.stack.fused_cross_entropy and shape.stack.loss_gradient_ahead:
         names = (("loss.softmax_sum", logits, row), ("loss.cross_entropy", logits + row, logits))
-        return tuple(memory_pass(name, r, w, strided=True, dtype=dtype) for name, r, w in names)
+        return tuple(memory_pass(name, r, w, quality="strided", dtype=dtype) for name, r, w in names)
     if shape.stack.fused_cross_entropy:
         return (memory_pass("loss.cross_entropy", logits, row, fused=True, dtype=dtype),)
     chain = [
@@ -193,9 +193,8 @@ def loss_backward(shape: Shape) -> Kernels:
         passes += [("from_fp32", wide, logits)] if loss_cast(shape) else []
         return tuple(memory_pass(f"loss.{n}", r, w, role="input_grad", dtype=dtype) for n, r, w in passes)
     if shape.stack.fused_cross_entropy:
-        name, ahead = "loss.cross_entropy_grad", shape.stack.loss_gradient_ahead  # which is scaled in the same way
-        kernel = memory_pass(name, logits + row, logits, fused=True, strided=ahead, role="input_grad", dtype=dtype)
-        return (kernel,)
+        name, quality = "loss.cross_entropy_grad", "strided" if shape.stack.loss_gradient_ahead else "fused"
+        return (memory_pass(name, logits + row, logits, quality=quality, role="input_grad", dtype=dtype),)
     chain = [("target_grad", 2 * row, row), ("scale_grad", wide + row, wide)]
     if loss_cast(shape):
         chain.append(("from_fp32", wide, logits))

@@ -144,7 +144,7 @@ def _cast(shape: Shape, name: str, elements: int, written: float, role: Role, *,
     """
     dtype, read = shape.precision.compute, float(elements * shape.elem)
     if strided:
-        return (memory_pass(name, 2 * read, elements * written, strided=True, role=role, dtype=dtype),)
+        return (memory_pass(name, 2 * read, elements * written, quality="strided", role=role, dtype=dtype),)
     cast = memory_pass(name, read, elements * written, fused=True, role=role, dtype=dtype)
     if shape.recipe and shape.recipe.amax:
         return (memory_pass(f"{name}.amax", read, FP32, fused=True, role=role, dtype=dtype), cast)

@@ -235,18 +235,16 @@ def gemm(shape: Shape, name: str, mnk: tuple[int, int, int], batch: int = 1, rol
 
 def memory_pass(
     name: str, read: float, written: float, *,
-    fused: bool = False, strided: bool = False, quality: Quality | None = None, role: Role = "forward",
-    kind: KernelKind = "elementwise", dtype: str = "fp32",
+    fused: bool = False, quality: Quality | None = None, role: Role = "forward", kind: KernelKind = "elementwise",
+    dtype: str = "fp32",
 ) -> Kernel:  # fmt: skip
     """One pass over memory: bytes read and written.
 
-    ``fused`` tells a hand-fused kernel from one pass of a chain, ``strided`` one that goes down columns; others are of
-    a ``quality`` of their own (``Kernel``).
+    ``fused`` tells a hand-fused kernel from one pass of a chain; others say their ``quality`` (see ``Kernel``).
     """
-    plain: Quality = "strided" if strided else "fused" if fused else "naive"
     return Kernel(
         name=name, kind=kind, flops=0.0, bytes_read=float(read), bytes_written=float(written),
-        dtype=dtype, role=role, quality=quality or plain,
+        dtype=dtype, role=role, quality=quality or ("fused" if fused else "naive"),
     )  # fmt: skip
 
 

@@ -36,8 +36,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     ``window`` (0: all), ``k`` = head_dim, ``batch`` = sequences x heads. Everything else is bound by memory:
     ``quality`` says whether it was written as one fused pass or as a chain of naive element-wise passes, of which this
     is one; ``strided``: it goes down the columns of what lies in rows, or along a long row in one block, which no
-    vectorisation helps; ``rearranged``: it only puts rows or slices of rows elsewhere (tokens in the order of experts, the
-    parts of heads beside each other).
+    vectorisation helps; ``rearranged``: it only puts rows or slices of rows elsewhere (tokens in the order of experts,
+    the parts of heads beside each other).
     """
 
     name: str
