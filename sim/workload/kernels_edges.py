@@ -25,7 +25,7 @@ from sim.workload.kernels_shape import (
     grad_pass,
     memory_pass,
 )
-from sim.workload.ops import Collective, Kernel
+from sim.workload.ops import Collective, Kernel, Quality
 from sim.workload.regions import lookup_backward, lookup_forward, loss_exchange, region_backward, region_forward
 
 
@@ -193,7 +193,8 @@ def loss_backward(shape: Shape) -> Kernels:
         passes += [("from_fp32", wide, logits)] if loss_cast(shape) else []
         return tuple(memory_pass(f"loss.{n}", r, w, role="input_grad", dtype=dtype) for n, r, w in passes)
     if shape.stack.fused_cross_entropy:
-        name, quality = "loss.cross_entropy_grad", "strided" if shape.stack.loss_gradient_ahead else "fused"
+        quality: Quality = "strided" if shape.stack.loss_gradient_ahead else "fused"
+        name = "loss.cross_entropy_grad"
         return (memory_pass(name, logits + row, logits, quality=quality, role="input_grad", dtype=dtype),)
     chain = [("target_grad", 2 * row, row), ("scale_grad", wide + row, wide)]
     if loss_cast(shape):
