@@ -141,6 +141,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     assert (tmp_path / "out" / "scenarios" / "a-2.yaml").exists()
 
 
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ScenarioError, match=r"out: cannot be written: .* choose another directory"):
+        validate([table(tmp_path / "t.csv", row())], tmp_path / "out", 1)
+
+
 def test_the_command_speaks_json(tmp_path):
     path = table(tmp_path / "t.csv", row(), row(id="b", gpu="tpu"))
     found = CliRunner().invoke(app, ["validate", str(path), "--json", "--jobs", "1"])

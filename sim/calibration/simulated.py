@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TypeVar
 from sim.api import run
 from sim.calibration.axes import Axis, sustained
 from sim.errors import InfeasibleError, ScenarioError
+from sim.study.parallel import each
 from sim.validation.rows import Row
 from sim.validation.scenario import RefusedError, document
 
@@ -69,20 +69,18 @@ def at_point(rows: Sequence[Row], asked: Asked, values: Mapping[str, float]) -> 
 
 
 def _each(one: Callable[..., T], rows: Sequence[Row], asked: Asked, told: Told | None) -> list[T]:
+    found: dict[int, T] = {}
     with tempfile.TemporaryDirectory() as folder:
         work = [(row, os.path.join(folder, f"{i}.yaml")) for i, row in enumerate(rows)]
-        do = partial(one, asked=asked)
-        if asked.jobs <= 1 or len(work) < 2:
-            return list(_counted(map(do, work), len(work), told))
-        with ProcessPoolExecutor(max_workers=asked.jobs) as pool:
-            return list(_counted(pool.map(do, work), len(work), told))
+        for index, result in each(partial(one, asked=asked), work, asked.jobs, called=_called):
+            found[index] = result
+            if told is not None:
+                told(len(found), len(work))
+    return [found[index] for index in range(len(rows))]
 
 
-def _counted(found: Iterable[T], total: int, told: Told | None) -> Iterable[T]:
-    for done, one in enumerate(found, start=1):
-        if told is not None:
-            told(done, total)
-        yield one
+def _called(work: tuple[Row, str]) -> str:
+    return work[0].id
 
 
 def _written(work: tuple[Row, str], asked: Asked) -> tuple[str, str]:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sim.api import run
-from sim.errors import InfeasibleError, ScenarioError
+from sim.errors import InfeasibleError, Problem, ScenarioError
 from sim.study.journal import Journal, digest
+from sim.study.parallel import each
 from sim.validation.rows import Row, read
 from sim.validation.scenario import RefusedError, document
 
@@ -53,21 +55,33 @@ def validate(
     """Simulate every row of the files; ``out`` keeps scenarios and a journal, from which a killed run goes on.
 
     Raises:
-        ScenarioError: a file cannot be read.
+        ScenarioError: a file cannot be read, or nothing can be written into ``out``.
+        SteplineError: a process died.
     """
     rows = [row for path in paths for row in read(path)]
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _kept_in(out):
         folder = out or Path(scratch)
         (folder / "scenarios").mkdir(parents=True, exist_ok=True)
         journal = Journal(folder / "journal.jsonl", digest({"code": _stamp()}, "validate"))
         left = [row for row in rows if _key(row) not in journal.done]
+        one, remedy = partial(_one, folder=folder / "scenarios"), "with --out finished rows are kept; run it again"
         done = len(rows) - len(left)
-        for row, found in zip(left, _simulated(left, folder / "scenarios", jobs), strict=True):
-            journal.add(_key(row), found)
+        for index, found in each(one, left, jobs, called=attrgetter("id"), remedy=remedy):
+            journal.add(_key(left[index]), found)
             done += 1
             if progress is not None:
                 progress(done, len(rows))
         return [Scored(row=row, **journal.done[_key(row)]) for row in rows]
+
+
+@contextmanager
+def _kept_in(out: Path | None) -> Iterator[None]:
+    """What cannot be written is said in words."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written: {error.strerror or error}; choose another directory with --out"
+        raise ScenarioError([Problem(str(out or "temporary files"), 0, 0, "", what)]) from error
 
 
 def _stamp() -> str:
@@ -81,15 +95,6 @@ def _stamp() -> str:
 
 def _key(row: Row) -> tuple[str, ...]:
     return row.file, str(row.line), json.dumps(dict(row.cells), sort_keys=True)
-
-
-def _simulated(rows: Sequence[Row], folder: Path, jobs: int) -> Iterable[dict[str, Any]]:
-    one = partial(_one, folder=folder)
-    if jobs <= 1 or len(rows) < 2:
-        yield from map(one, rows)
-        return
-    with ProcessPoolExecutor(max_workers=jobs) as pool:
-        yield from pool.map(one, rows)
 
 
 def _one(row: Row, folder: Path) -> dict[str, Any]:
