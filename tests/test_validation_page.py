@@ -60,6 +60,15 @@ def test_pairs_say_what_they_differ_in():
     assert lines(found, "| micro-batch | 1 | 1 | 0 | 0.0 % | 200.0 % |")
 
 
+def test_pairs_of_rows_that_count_are_told_apart():
+    found = [scored(2.0, 1.0, id="b"), scored(1.0, 1.5, id="c", micro_batch=2)]
+    assert not lines(found, "| ... counted |")
+    broken = {"file": "ultrascale.csv", "tp": 16, "gpus": 16, "dp": 1}
+    found += [scored(2.0, 3.0, **broken), scored(1.0, 1.5, **broken, micro_batch=2)]
+    assert lines(found, "| **all** | 2 | 2 | 1 | 50.0 % |")
+    assert lines(found, "| ... counted | 1 | 1 | 0 | 0.0 % |")
+
+
 def test_a_cell_of_a_table_breaks_no_page():
     said = page(scores([scored(2.0, 1.0, id="a | b\n<script>")]), "1.2")
     assert "a \\| b &lt;script>" in said

@@ -99,7 +99,10 @@ def _ratios(ratios: Mapping[str, Any]) -> list[str]:
         "ratio off by (median)",
     ]
     rows = [_shares(kind["kind"], kind) for kind in ratios["kinds"]]
-    rows += [_shares("**all**", ratios), *(_shares(_name(of), of) for of in ratios["files"])]
+    rows.append(_shares("**all**", ratios))
+    if ratios["counted"]["pairs"] < ratios["pairs"]:
+        rows.append(_shares("... counted", ratios["counted"]))
+    rows += [_shares(_name(of), of) for of in ratios["files"]]
     said = (
         "Two rows of one table that do the same work (model, sequence, global batch) and differ in one thing: does the "
         f"slower one take longer here too? Asked where published times differ by over {100 * DIFFER:g} %; target: "

@@ -62,12 +62,13 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """A row with seconds, and the stack that it ran on (with what its remarks say of that)."""
+    """A row with seconds, its stack (with what remarks say of that), and whether its table's target counts it."""
 
     row: Row
     stack: str
     measured: float
     simulated: float
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,11 @@ class Pair:
     def file(self) -> str:
         """The table of both."""
         return self.slower.row.file
+
+    @property
+    def counts(self) -> bool:
+        """Whether targets count both."""
+        return self.slower.counts and self.faster.counts
 
     @property
     def over(self) -> bool:
@@ -140,7 +146,7 @@ def _pair(kind: str, a: Timed, b: Timed) -> Pair:
 
 
 def ratios(timed: Sequence[Timed]) -> dict[str, Any]:
-    """Shares of right signs by kind and by file, of all, and the worst pairs, in the shape of ``validate --json``."""
+    """Shares of right signs by kind, by file, of all, of those that count; the worst pairs: as ``--json`` has them."""
     found = pairs(timed)
     kinds = [{"kind": name, **_share(p for p in found if p.kind == name)} for name in KINDS]
     names = dict.fromkeys(pair.file for pair in found)
@@ -151,6 +157,7 @@ def ratios(timed: Sequence[Timed]) -> dict[str, Any]:
     ]  # of each slower row the worst
     return {
         **_share(found),
+        "counted": _share(pair for pair in found if pair.counts),
         "kinds": [kind for kind in kinds if kind["pairs"]],
         "files": files,
         "few": [_said(pair) for pair in found if sum(p.kind == pair.kind for p in found) <= FEW],

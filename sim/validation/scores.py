@@ -15,6 +15,7 @@ import numpy as np
 
 from sim.validation import noise
 from sim.validation.ratios import Timed, ratios
+from sim.validation.rows import Row
 from sim.validation.run import Scored
 from sim.validation.scenario import document
 from sim.validation.targets import TARGETS, Target
@@ -44,8 +45,12 @@ def scores(found: Sequence[Scored]) -> dict[str, Any]:
     ran = [one for one in found if not one.refused]
     asked = {id(one): document(one.row) for one in ran}
     timed = [
-        Timed(row=one.row, stack=asked[id(one)]["stack"], measured=one.measured, simulated=one.simulated) for one in ran
-    ]
+        Timed(
+            row=one.row, stack=asked[id(one)]["stack"], measured=one.measured, simulated=one.simulated,
+            counts=_counts(one.row),
+        )
+        for one in ran
+    ]  # fmt: skip
     scored = [_file(name, [one for one in found if one.row.file == name]) for name in files]
     for of in scored:
         mine = [(_same(asked[id(one)]), one.measured) for one in ran if one.row.file == of["file"]]
@@ -57,6 +62,12 @@ def _same(scenario: dict[str, Any]) -> str:
     """A text that is equal for scenarios that ask the same."""
     kept = {key: value for key, value in scenario.items() if key not in _NAMES}
     return json.dumps(kept | {"model": {**scenario["model"], "name": ""}}, sort_keys=True)
+
+
+def _counts(row: Row) -> bool:
+    """Whether its table's target counts a row; those of tables without a target all count."""
+    target = TARGETS.get(Path(row.file).stem)
+    return target is None or target.counts is None or target.counts(row)
 
 
 def _file(name: str, found: list[Scored]) -> dict[str, Any]:
@@ -85,7 +96,7 @@ def _target(target: Target, found: Sequence[Scored]) -> dict[str, Any]:
     """The target, and the errors of the rows that it counts where those are not all."""
     said: dict[str, Any] = {"mape": target.time, "memory": target.memory or None}
     if target.counts is not None:
-        said |= {"of": target.of, "part": _both([one for one in found if target.counts(one.row)])}
+        said |= {"of": target.of, "part": _both([one for one in found if _counts(one.row)])}
     return said
 
 
