@@ -7,7 +7,8 @@ from made import made
 from msgspec.structs import replace as changed
 
 from scenarios import V100, data_parallel, random_system
-from sim.analysis.breakdown import CATEGORIES, breakdown, phases
+from sim.analysis.breakdown import CATEGORIES, breakdown
+from sim.analysis.phases import phases
 from sim.api import simulate as simulate_scenario
 from sim.engine.core import simulate
 

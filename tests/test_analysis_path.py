@@ -8,8 +8,9 @@ import pytest
 from made import made
 
 from scenarios import V100, data_parallel, random_system
-from sim.analysis.breakdown import breakdown, phases
+from sim.analysis.breakdown import breakdown
 from sim.analysis.path import bound_by, bound_seconds, critical_path
+from sim.analysis.phases import phases
 from sim.api import scenario_of
 from sim.api import simulate as simulate_scenario
 from sim.cluster.build import build as build_cluster

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenarios import A100, V100, data_parallel, on, one_nic, random_system, spans_by_rank
-from sim.analysis.breakdown import breakdown, phases
+from sim.analysis.breakdown import breakdown
 from sim.analysis.memory import memory_use
+from sim.analysis.phases import phases
 from sim.analysis.transfers import utilisation
 from sim.api import simulate
 from sim.cluster.build import build as build_cluster

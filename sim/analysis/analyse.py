@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sim.analysis.breakdown import breakdown, phases
+from sim.analysis.breakdown import breakdown
 from sim.analysis.memory import Capacity, memory_use
 from sim.analysis.path import bound_by, critical_path
+from sim.analysis.phases import phases
 from sim.analysis.published import Measured, Quoted, compare, simulated
 from sim.analysis.result import Result
 from sim.analysis.transfers import transfers, utilisation

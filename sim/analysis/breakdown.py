@@ -1,4 +1,4 @@
-"""Where the time of a step went: categories that sum to it, and the phases that a training log would time.
+"""Where the time of a step went: categories that sum to it.
 
 Pure: timeline in, numbers out. The compute stream is what a step is made of. While it is busy, time belongs to its op's
 category. A gap in it belongs to whoever the next op waited for: the engine recorded that op, so the gap is followed
@@ -9,12 +9,16 @@ overlap.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.analysis.split import spans_of_classes
+from sim.analysis.split import Indexes, batches, spans_of_classes
 from sim.timeline.columns import CAUSE_LAUNCH, Timeline
+
+COMPUTE = 0
+"""The compute stream."""
 
 BUBBLE = "bubble"
 HOST_LAUNCH = "host_launch"
@@ -22,18 +26,19 @@ CATEGORIES = (
     "forward", "backward", "recompute", "optimizer", "tp", "cp", "ep", "pp", "dp", "param_gather",
     "h2d", "d2h", "cpu_adam", "nvme", HOST_LAUNCH, BUBBLE,
 )  # fmt: skip
-_PHASE = {"F": "forward", "B": "backward", "I": "backward", "W": "backward", "R": "backward", "O": "optimizer"}
+
+Column = NDArray[np.float64]
 
 
-def breakdown(timeline: Timeline, compute_stream: int = 0) -> dict[str, float]:
+def breakdown(timeline: Timeline) -> dict[str, float]:
     """Seconds by category, averaged over ranks; they sum to the makespan."""
-    return averaged(timeline, breakdowns(timeline, compute_stream))
+    return averaged(timeline, breakdowns(timeline))
 
 
-def breakdowns(timeline: Timeline, compute_stream: int = 0) -> list[dict[str, float]]:
+def breakdowns(timeline: Timeline) -> list[dict[str, float]]:
     """Seconds by category of each rank class; each of them sums to the makespan."""
-    table = _Table(timeline, compute_stream)
-    return [_RankBreakdown(timeline, table, number).total() for number in range(len(timeline.rank_classes))]
+    table = _Table(timeline)
+    return [parts for classes in batches(spans_of_classes(timeline)) for parts in _Ranks(table, classes).total()]
 
 
 def averaged(timeline: Timeline, parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -47,147 +52,136 @@ def averaged(timeline: Timeline, parts: Sequence[Mapping[str, float]]) -> dict[s
 
 
 class _Table:
-    """Columns of the op table, and the spans of each rank class: looked up once for all classes."""
+    """Columns of the op table, looked up once for all rank classes."""
 
-    def __init__(self, timeline: Timeline, compute_stream: int) -> None:
-        ops, of = timeline.ops, timeline.spans.op
-        self.category = [op.category for op in ops]
-        self.names = list(dict.fromkeys(self.category))
-        self.kind = np.array([self.names.index(c) for c in self.category], dtype=np.int64)
+    def __init__(self, timeline: Timeline) -> None:
+        ops = timeline.ops
+        self.spans = timeline.spans
+        self.makespan = timeline.makespan
+        self.names = list(dict.fromkeys([HOST_LAUNCH, BUBBLE, *(op.category for op in ops)]))
+        number = {name: i for i, name in enumerate(self.names)}
+        self.launch, self.bubble = number[HOST_LAUNCH], number[BUBBLE]
+        self.kind = np.array([number[op.category] for op in ops], dtype=np.int64)
         self.duration = np.array([op.duration for op in ops])
         self.reach = np.array([op.reach for op in ops])
-        self.spans = spans_of_classes(timeline)
-        self.computes = (np.array([op.stream for op in ops], dtype=np.int64) == compute_stream)[of]
+        self.computes = np.array([op.stream == COMPUTE for op in ops], dtype=bool)
 
 
-class _RankBreakdown:
-    """The breakdown of one rank class."""
+class _Ranks:
+    """The breakdown of some rank classes at once.
 
-    def __init__(self, timeline: Timeline, table: _Table, rank_class: int) -> None:
-        self.timeline = timeline
-        self.table = table
-        self.spans = timeline.spans
-        self.mine = table.spans[rank_class]
-        self.computing = self.mine[table.computes[self.mine]]
-        self.category = table.category
-        self.seconds: dict[str, float] = {}
+    ``span``, ``op``, ``start``, ``end`` and ``before`` (when the stream was last busy) have an entry for each span of a
+    compute stream, class after class in order of start; ``rank`` is its class, counted from 0.
+    """
 
-    def total(self) -> dict[str, float]:
+    def __init__(self, table: _Table, classes: Sequence[Indexes]) -> None:
+        self.table, self.classes, spans = table, classes, table.spans
+        computing = [mine[table.computes[spans.op[mine]]] for mine in classes]
+        ordered = [mine[np.argsort(spans.start[mine], kind="stable")] for mine in computing]
+        lengths = [len(mine) for mine in ordered]
+        self.span = np.concatenate(ordered)
+        self.rank = np.repeat(np.arange(len(classes)), lengths)
+        self.op, self.start, self.end = spans.op[self.span], spans.start[self.span], spans.end[self.span]
+        self.before = np.concatenate([np.zeros(1), self.end[:-1]])[: len(self.end)]
+        self.before[np.flatnonzero(np.diff(self.rank)) + 1] = 0.0
+        self.last = np.zeros(len(classes))  # when each compute stream was busy last
+        self.last[self.rank] = self.end  # the last one is written last
+        self.seconds = np.zeros((len(classes), len(table.names)))
+
+    def total(self) -> list[dict[str, float]]:
+        """Seconds by category of each class."""
         self._busy()
-        order = self.computing[np.argsort(self.spans.start[self.computing], kind="stable")]
-        start, end = self.spans.start[order], self.spans.end[order]
-        before = np.concatenate([[0.0], end])
-        gaps = np.flatnonzero(start > before[:-1])
-        rest = self._simple_gaps(order, gaps, before)
-        for i in rest.tolist():
-            self._explain(float(before[i]), float(start[i]), int(order[i]))
-        self._tail(float(before[-1]))
-        return self.seconds
+        rest = self._simple_gaps(np.flatnonzero(self.start > self.before))
+        self._explain(self.rank[rest], self.before[rest], self.start[rest], self.span[rest])
+        self._tail()
+        names = self.table.names
+        return [{n: s for n, s in zip(names, row, strict=True) if s > 0.0} for row in self.seconds.tolist()]
+
+    def _add(self, rank: Indexes, kind: Indexes | int, seconds: Column) -> None:
+        """Add what is above zero, one after the other."""
+        np.add.at(self.seconds.reshape(-1), rank * len(self.table.names) + kind, np.maximum(seconds, 0.0))
 
     def _busy(self) -> None:
         """Time in which the compute stream works."""
-        ops = self.spans.op[self.computing]
-        length = self.spans.end[self.computing] - self.spans.start[self.computing]
-        by_op = np.bincount(ops, weights=length, minlength=len(self.category))
-        late = self._launch_bound(ops, length)
-        for op in np.flatnonzero(by_op).tolist():
-            self._add(self.category[op], float(by_op[op] - late[op]))
-        self._add(HOST_LAUNCH, float(late.sum()))
+        table = self.table
+        length = self.end - self.start
+        by_op, late = self._by_op(self.op, length), self._launch_bound(length)
+        ops, rank = np.flatnonzero(by_op), np.zeros(len(table.kind), dtype=np.int64)
+        rank[self.op] = self.rank
+        self._add(rank[ops], table.kind[ops], (by_op - late)[ops])
+        self._add(rank[ops], table.launch, late[ops])
 
-    def _launch_bound(self, ops: NDArray[np.int32], length: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _launch_bound(self, length: Column) -> Column:
         """By op: seconds that runs of several kernels waited for launches; what a rival cost them beside is theirs."""
-        table, spans, mine = self.table, self.spans, self.computing
-        alone = spans.launched[mine] + table.reach[ops] - spans.start[mine]
-        late = np.clip(np.minimum(alone, length) - table.duration[ops], 0.0, None)
-        return np.bincount(ops, weights=late, minlength=len(table.category)).astype(np.float64)
+        table = self.table
+        several = np.flatnonzero(table.reach[self.op] > 0.0)
+        op = self.op[several]
+        alone = table.spans.launched[self.span[several]] + table.reach[op] - self.start[several]
+        return self._by_op(op, np.clip(np.minimum(alone, length[several]) - table.duration[op], 0.0, None))
 
-    def _simple_gaps(
-        self, order: NDArray[np.int64], gaps: NDArray[np.int64], before: NDArray[np.float64]
-    ) -> NDArray[np.int64]:
+    def _by_op(self, op: NDArray[np.int32], seconds: Column) -> Column:
+        return np.bincount(op, weights=seconds, minlength=len(self.table.kind)).astype(np.float64)
+
+    def _simple_gaps(self, gaps: Indexes) -> Indexes:
         """Gaps that one thing explains, all at once: a late launch, or an op that was at work all through.
 
-        Launch-bound steps have one before every kernel, exposed collectives one after each.
+        Launch-bound steps have one before every kernel, exposed collectives one after each. Returns the others.
         """
-        spans = self.spans
-        span, since = order[gaps], before[gaps]
+        table, spans = self.table, self.table.spans
+        span, since, until, rank = self.span[gaps], self.before[gaps], self.start[gaps], self.rank[gaps]
         blocker = spans.cause_span[span]
         there = blocker >= 0
         blocker = np.maximum(blocker, 0)
-        late = spans.cause[span] == CAUSE_LAUNCH
-        launch = late & (~there | (spans.end[blocker] <= since))
-        self._add(HOST_LAUNCH, float((spans.start[span] - since)[launch].sum()))
-        whole = ~late & there & (spans.end[blocker] == spans.start[span]) & (spans.start[blocker] <= since)
-        length = (spans.start[span] - since)[whole]
-        by_kind = np.bincount(self.table.kind[spans.op[blocker[whole]]], weights=length)
-        for kind in np.flatnonzero(by_kind).tolist():
-            self._add(self.table.names[kind], float(by_kind[kind]))
-        rest: NDArray[np.int64] = gaps[~launch & ~whole]
+        late, done = spans.cause[span] == CAUSE_LAUNCH, spans.end[blocker]
+        launch = late & (~there | (done <= since))
+        begins = np.searchsorted(rank[launch], np.arange(len(self.classes) + 1)).tolist()
+        length = (until - since)[launch]
+        self.seconds[:, table.launch] += [length[begin:end].sum() for begin, end in pairwise(begins)]
+        whole = ~late & there & (done == until) & (spans.start[blocker] <= since)
+        self._add(rank[whole], table.kind[spans.op[blocker[whole]]], (until - since)[whole])
+        rest: Indexes = gaps[~launch & ~whole]
         return rest
 
-    def _explain(self, begin: float, end: float, span: int) -> None:
-        """Fill the gap [begin, end] before ``span`` was ready by walking back through what each op waited for."""
-        spans = self.spans
-        while end > begin:
-            cause, blocker = int(spans.cause[span]), int(spans.cause_span[span])
-            reached = float(spans.end[blocker]) if blocker >= 0 else begin
-            end = self._fill(HOST_LAUNCH if cause == CAUSE_LAUNCH else BUBBLE, max(reached, begin), end)
-            if blocker < 0:
-                return
-            category = self.category[int(spans.op[blocker])]
-            end = self._fill(category, max(float(spans.start[blocker]), begin), end)
-            end = self._fill(BUBBLE, max(float(spans.ready[blocker]), begin), end)  # it waited for its peers
-            span = blocker
+    def _explain(self, rank: Indexes, begin: Column, end: Column, span: Indexes) -> None:
+        """Fill each gap [begin, end] before ``span`` was ready by walking back through what each op waited for.
 
-    def _fill(self, category: str, since: float, end: float) -> float:
-        """Give [since, end] to a category; where the gap ends now."""
-        self._add(category, end - since)
-        return min(since, end)
+        All gaps take a step back at a time until each is filled; what was found is added up gap by gap.
+        """
+        table, spans = self.table, self.table.spans
+        found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
+        gap = np.flatnonzero(end > begin)
+        begin, end, span = begin[gap], end[gap], span[gap]
+        while len(gap):
+            blocker = spans.cause_span[span]
+            done = np.where(blocker >= 0, np.maximum(spans.end[blocker], begin), begin)
+            idle = np.where(spans.cause[span] == CAUSE_LAUNCH, table.launch, table.bubble)
+            found.append((gap, idle, end - done))
+            end = np.minimum(done, end)
+            on = np.flatnonzero((blocker >= 0) & (end > begin))
+            gap, begin, end, span = gap[on], begin[on], end[on], blocker[on]
+            started, ready = np.maximum(spans.start[span], begin), np.maximum(spans.ready[span], begin)
+            found.append((gap, table.kind[spans.op[span]], end - started))
+            end = np.minimum(started, end)
+            found.append((gap, np.full(len(gap), table.bubble), end - ready))  # it waited for its peers
+            end = np.minimum(ready, end)
+            on = np.flatnonzero(end > begin)
+            gap, begin, end, span = gap[on], begin[on], end[on], span[on]
+        gaps, kinds, seconds = (np.concatenate([row[i] for row in found]) for i in range(3))
+        order = np.argsort(gaps, kind="stable")
+        self._add(rank[gaps[order]], kinds[order], seconds[order])
 
-    def _tail(self, last: float) -> None:
+    def _tail(self) -> None:
         """From the last compute op to the end of the step: this rank's last activity, or waiting for other ranks."""
-        makespan = self.timeline.makespan
-        if last >= makespan or not len(self.mine):
-            return
-        final = int(self.mine[np.argmax(self.spans.end[self.mine])])
-        done = float(self.spans.end[final])
-        self._add(BUBBLE, makespan - max(done, last))
-        if done > last:
-            end = self._fill(self.category[int(self.spans.op[final])], max(float(self.spans.start[final]), last), done)
-            end = self._fill(BUBBLE, max(float(self.spans.ready[final]), last), end)
-            self._explain(last, end, final)
-
-    def _add(self, category: str, seconds: float) -> None:
-        if seconds > 0.0:
-            self.seconds[category] = self.seconds.get(category, 0.0) + seconds
-
-
-def phases(timeline: Timeline) -> dict[str, float]:
-    """Forward, backward and optimizer seconds as a log with synchronising timers shows them; they sum to the makespan.
-
-    An action ends when the last of its ops has ended, copies and collectives included; what passed since the action
-    before it ended is its time. A rank that is done early waits for the others in its last action. What touches no
-    compute stream at all (an update of another process, under the step) is on no timer. Averaged over ranks.
-    """
-    names = list(dict.fromkeys(_PHASE.values()))
-    total = np.zeros(len(names))
-    spans = timeline.spans
-    phase = np.array([names.index(_PHASE[op.phase]) for op in timeline.ops], dtype=np.int64)
-    computes = (np.array([op.stream for op in timeline.ops], dtype=np.int64) == 0)[spans.op]
-    ranks = sum(row.members for row in timeline.rank_classes)
-    for mine, row in zip(spans_of_classes(timeline), timeline.rank_classes, strict=True):
-        action = spans.action[mine]
-        actions = int(action.max(initial=-1)) + 1
-        ends = np.zeros(actions)
-        ends[action] = spans.end[mine]  # of an action's spans the last in order of end is written last
-        timed = np.zeros(actions, dtype=bool)
-        timed[action[computes[mine]]] = True
-        ends[~timed] = 0.0
-        ends = np.maximum.accumulate(ends)
-        ends[-1:] = timeline.makespan
-        lengths = np.diff(np.concatenate([[0.0], ends]))
-        first = np.full(actions, -1, dtype=np.int64)
-        first[action[::-1]] = mine[::-1]
-        there = first >= 0
-        which = phase[spans.op[first[there]]]
-        total += np.bincount(which, weights=lengths[there], minlength=len(names)) * (row.members / ranks)
-    return dict(zip(names, total.tolist(), strict=True))
+        table, spans = self.table, self.table.spans
+        rank = np.array([r for r, mine in enumerate(self.classes) if len(mine)], dtype=np.int64)
+        final = np.array([mine[np.argmax(spans.end[mine])] for mine in self.classes if len(mine)], dtype=np.int64)
+        waits = self.last[rank] < table.makespan
+        rank, final = rank[waits], final[waits]
+        last, end = self.last[rank], spans.end[final]
+        self._add(rank, table.bubble, table.makespan - np.maximum(end, last))
+        started, ready = np.maximum(spans.start[final], last), np.maximum(spans.ready[final], last)
+        self._add(rank, table.kind[spans.op[final]], end - started)
+        end = np.minimum(started, end)
+        self._add(rank, table.bubble, end - ready)
+        end = np.minimum(ready, end)
+        self._explain(rank, last, end, final)

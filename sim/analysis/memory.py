@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sim.analysis.result import MemoryUse
 from sim.analysis.split import grouped
-from sim.timeline.columns import Timeline
+from sim.timeline.columns import MemoryRow, Timeline
 
 Capacity = float | Sequence[float]
 """Bytes: of every rank class, or of each."""
@@ -23,14 +23,14 @@ def memory_use(
     ``gpu_capacity`` is bytes of one GPU, ``host_capacity`` and ``nvme_capacity`` one rank's part of its node's.
     """
     uses = []
-    changes = _changes(timeline)
+    changes, spans = _changes(timeline), _OfOps(timeline)
     for number, row in enumerate(timeline.rank_classes):
         for where, resident, capacity in (
             ("gpu", dict(row.resident_gpu), _of(gpu_capacity, number)),
             ("host", dict(row.resident_host), _of(host_capacity, number)),
             ("nvme", dict(row.resident_nvme), _of(nvme_capacity, number)),
         ):
-            use = _use(changes.get((number, where), {}), resident, (number, where, capacity))
+            use = _use(changes.get((number, where), Changes()), resident, (number, where, capacity), spans)
             if where == "gpu" or use.peak > 0.0:
                 uses.append(use)
     return tuple(uses)
@@ -40,17 +40,29 @@ def _of(capacity: Capacity, number: int) -> float:
     return float(capacity) if isinstance(capacity, float | int) else capacity[number]
 
 
-Changes = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""Owner -> (times, bytes taken or given back)."""
+class Changes:
+    """What changes in one place of one rank class: moments (starts or ends of an op's spans) and what happens there."""
+
+    def __init__(self) -> None:
+        self.moments: dict[tuple[int, bool], int] = {}  # (op, at its end) -> number
+        self.owners: dict[str, list[tuple[int, float]]] = {}  # owner -> (moment, bytes taken or given back)
+
+    def add(self, op: int, effect: MemoryRow) -> None:
+        """Note that spans of ``op`` have this effect."""
+        moment = self.moments.setdefault((op, effect.at_end), len(self.moments))
+        self.owners.setdefault(effect.owner, []).append((moment, effect.size))
 
 
-def _use(changes: Changes, resident: dict[str, float], place: tuple[int, str, float]) -> MemoryUse:
+def _use(changes: Changes, resident: dict[str, float], place: tuple[int, str, float], spans: _OfOps) -> MemoryUse:
     rank_class, where, capacity = place
-    times = np.unique(np.concatenate([np.zeros(1), *(t for t, _ in changes.values())]))
+    when = [spans.times(op, at_end=at_end) for op, at_end in changes.moments]
+    times, which = np.unique(np.concatenate([np.zeros(1), *when]), return_inverse=True)
+    places = np.split(which[1:], np.cumsum([len(one) for one in when])[:-1]) if when else []
     by_owner = {owner: np.full(len(times), size) for owner, size in resident.items()}
-    for owner, (when, delta) in changes.items():
+    for owner, rows in changes.owners.items():
+        at = [places[moment] for moment, _ in rows]
         steps = np.zeros(len(times))
-        np.add.at(steps, np.searchsorted(times, when), delta)
+        np.add.at(steps, np.concatenate(at), np.repeat([size for _, size in rows], [len(one) for one in at]))
         by_owner[owner] = by_owner.get(owner, 0.0) + np.cumsum(steps)
     total = np.sum(list(by_owner.values()), axis=0) if by_owner else np.zeros(len(times))
     top = int(np.argmax(total))
@@ -67,27 +79,29 @@ def _use(changes: Changes, resident: dict[str, float], place: tuple[int, str, fl
     )
 
 
+class _OfOps:
+    """Spans by op, of the ops that take or free memory."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.spans = timeline.spans
+        moves = np.array([bool(op.memory) for op in timeline.ops], dtype=bool)
+        there = np.flatnonzero(moves[self.spans.op])
+        order, begins = grouped(self.spans.op[there], len(timeline.ops))
+        self.mine, self.begins = there[order], begins.tolist()
+
+    def times(self, op: int, *, at_end: bool) -> NDArray[np.float64]:
+        """When the spans of an op start, or end."""
+        mine = self.mine[self.begins[op] : self.begins[op + 1]]
+        return (self.spans.end if at_end else self.spans.start)[mine]
+
+
 def _changes(timeline: Timeline) -> dict[tuple[int, str], Changes]:
     """(Rank class, place) -> what changes. What happens at one instant counts together."""
-    spans = timeline.spans
-    order, first = grouped(spans.op, len(timeline.ops))
-    begins = first.tolist()
-    parts: dict[tuple[int, str], dict[str, list[tuple[NDArray[np.float64], float]]]] = {}
+    found: dict[tuple[int, str], Changes] = {}
     for number, op in enumerate(timeline.ops):
-        if not op.memory:
-            continue
-        mine = order[begins[number] : begins[number + 1]]
         for effect in op.memory:
-            owners = parts.setdefault((op.rank_class, effect.where), {})
-            when = (spans.end if effect.at_end else spans.start)[mine]
-            owners.setdefault(effect.owner, []).append((when, effect.size))
-    return {
-        place: {
-            owner: (
-                np.concatenate([when for when, _ in rows]),
-                np.concatenate([np.full(len(when), size) for when, size in rows]),
-            )
-            for owner, rows in owners.items()
-        }
-        for place, owners in parts.items()
-    }
+            key = (op.rank_class, effect.where)
+            if key not in found:
+                found[key] = Changes()
+            found[key].add(number, effect)
+    return found

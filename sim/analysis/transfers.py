@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.analysis.result import TransferUse
 from sim.analysis.split import grouped
 from sim.timeline.columns import OpRow, Timeline
+
+Intervals = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _COLLECTIVES = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "broadcast": 1.0, "all_to_all": 1.0}
 
@@ -39,16 +43,20 @@ class _Spans:
     """Of each op how often it ran, how many bytes one rank sends and how long that takes alone; intervals by op."""
 
     def __init__(self, timeline: Timeline, sent: NDArray[np.float64]) -> None:
-        spans = timeline.spans
+        ops, spans = timeline.ops, timeline.spans
         self.timeline = timeline
         self.sent = sent
-        self.times = np.bincount(spans.op, minlength=len(timeline.ops)).astype(np.float64)
-        self.alone = np.array([op.latency + op.duration for op in timeline.ops])
-        self.rank_class = np.array([op.rank_class for op in timeline.ops], dtype=np.int64)
+        self.times = np.bincount(spans.op, minlength=len(ops)).astype(np.float64)
+        self.alone = np.array([op.latency + op.duration for op in ops])
+        self.rank_class = np.array([op.rank_class for op in ops], dtype=np.int64)
         self.members = np.array([row.members for row in timeline.rank_classes], dtype=np.float64)
-        moving = np.flatnonzero((sent > 0.0)[spans.op])
-        order, self.begins = grouped(spans.op[moving], len(timeline.ops))
-        self.order = moving[order]
+        held = {ops[number].bound_by for number in np.flatnonzero(sent > 0.0).tolist()}
+        self.users = _users(timeline, held)
+        wanted = sent > 0.0
+        wanted[[number for users in self.users.values() for number in users]] = True
+        there = np.flatnonzero(wanted[spans.op])
+        order, begins = grouped(spans.op[there], len(ops))
+        self.order, self.begins = there[order], begins.tolist()
 
     def sharers(self, rows: NDArray[np.int64], resource: int) -> float:
         """Ranks that use one member of a resource class for copies of their own; a group's exchange is no such copy."""
@@ -60,23 +68,33 @@ class _Spans:
 
     def company(self, category: str, rows: NDArray[np.int64], resource: int) -> dict[str, float]:
         """Other categories whose ops used the resource while one of these was in flight: seconds of that."""
-        mine, least = self.intervals(rows), 1e-9 * self.timeline.makespan
+        least = 1e-9 * self.timeline.makespan
         others: dict[str, list[int]] = {}
-        for number, op in enumerate(self.timeline.ops):
-            if op.category != category and any(one == resource and amount > 0 for one, amount in op.demands):
-                others.setdefault(op.category, []).append(number)
-        found = {name: overlap(mine, self.intervals(np.array(ops, dtype=np.int64))) for name, ops in others.items()}
+        for number in self.users.get(resource, ()):
+            other = self.timeline.ops[number].category
+            if other != category:
+                others.setdefault(other, []).append(number)
+        mine = self.intervals(rows.tolist()) if others else None
+        found = {name: overlap(mine, self.intervals(ops)) for name, ops in others.items() if mine is not None}
         return {name: seconds for name, seconds in sorted(found.items(), key=lambda one: -one[1]) if seconds > least}
 
-    def intervals(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def intervals(self, ops: Sequence[int]) -> Intervals:
         """Starts and ends of all spans of these ops."""
-        mine = np.flatnonzero(np.isin(self.timeline.spans.op, rows))
+        mine = np.concatenate([self.order[self.begins[op] : self.begins[op + 1]] for op in ops])
         return self.timeline.spans.start[mine], self.timeline.spans.end[mine]
 
     def busy(self, rows: NDArray[np.int64]) -> float:
         """Seconds in which one of these ops of one rank class was in flight."""
-        mine = np.concatenate([self.order[self.begins[r] : self.begins[r + 1]] for r in rows.tolist()])
-        return union(self.timeline.spans.start[mine], self.timeline.spans.end[mine])
+        return union(*self.intervals(rows.tolist()))
+
+
+def _users(timeline: Timeline, resources: Collection[int]) -> dict[int, list[int]]:
+    """Of each of these resources the ops that ask anything of it."""
+    found: dict[int, list[int]] = {}
+    for number, op in enumerate(timeline.ops):
+        for resource in {one for one, amount in op.demands if amount > 0 and one in resources}:
+            found.setdefault(resource, []).append(number)
+    return found
 
 
 def _transfer(table: _Spans, category: str, rows: list[int], exposed: dict[str, float]) -> TransferUse:
@@ -114,9 +132,6 @@ def union(start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
     return float(end[-1] - start[0] - gaps)
 
 
-Intervals = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-
 def overlap(a: Intervals, b: Intervals) -> float:
     """Seconds covered by both of two sets of intervals: the parts, less what covers either."""
     both = (np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]]))
@@ -126,12 +141,13 @@ def overlap(a: Intervals, b: Intervals) -> float:
 def utilisation(timeline: Timeline) -> dict[str, float]:
     """Resource -> share of its capacity used over the step, for every resource class that was used."""
     counts = np.bincount(timeline.spans.op, minlength=len(timeline.ops))
-    asked = np.zeros(len(timeline.resources))
+    members = [row.members for row in timeline.rank_classes]
+    asked = [0.0] * len(timeline.resources)
     for op, count in zip(timeline.ops, counts.tolist(), strict=True):
         for resource, amount in op.demands:
-            asked[resource] += amount * count * timeline.rank_classes[op.rank_class].members
+            asked[resource] += amount * count * members[op.rank_class]
     used = {}
-    for row, amount in zip(timeline.resources, asked.tolist(), strict=True):
+    for row, amount in zip(timeline.resources, asked, strict=True):
         if amount > 0.0 and timeline.makespan > 0.0:
             used[row.name] = amount / (row.members * row.capacity * timeline.makespan)
     return used

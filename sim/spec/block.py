@@ -28,4 +28,4 @@ def listed(description: str) -> Any:  # noqa: ANN401 - a YAML list becomes a tup
 class Block(BaseModel):
     """A mapping of a file: unknown keys are refused, values are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
