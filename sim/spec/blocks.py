@@ -34,7 +34,7 @@ from sim.spec.quantities import (
     Sustained,
     ZeroStage,
 )
-from sim.spec.types import DType, Fp8Recipe
+from sim.spec.types import DType, Fp8Recipe, RecomputeModule
 
 Compute = Literal["fp16", "bf16", "fp32", "tf32"]
 Stored = Literal["fp32", "fp16", "bf16"]
@@ -444,5 +444,8 @@ class ScenarioFile(Block):
     )
     offload: OffloadFile = _or(OffloadFile(), "none, or a mapping")
     stack: StackFile = _says("shipped name, path, or mapping")
+    recompute_modules: tuple[RecomputeModule, ...] | None = _listed(
+        "selective: parts of each layer that run again; default: the core of attention, or what the stack says"
+    )
     recompute_layers: CountOrZero | None = _or(None, "full: only so many layers of each virtual stage; default: all")
     published: tuple[PublishedFile, ...] | None = _listed("published figures of this step, shown beside ours")

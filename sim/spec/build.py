@@ -38,6 +38,7 @@ def build(draft: Draft, schedule: types.ScheduleFile | None = None) -> types.Sce
         batch=types.BatchSpec(**batch_sizes(draft.batch, draft.layout.dp), sequence=draft.batch.sequence),
         precision=_precision(draft.precision, draft.stack),
         recompute=draft.blocks["recompute"],
+        recompute_modules=tuple(draft.blocks["recompute_modules"] or ()),
         recompute_layers=-1 if draft.blocks["recompute_layers"] is None else draft.blocks["recompute_layers"],
         offload=types.OffloadSpec(**{key: value for key, value in draft.offload if value is not None}),
         published=tuple(_published(p) for p in draft.blocks["published"] or ()),

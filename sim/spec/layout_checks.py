@@ -189,6 +189,28 @@ def _recomputed_layers(d: Draft) -> Iterator[Finding]:
         yield "recompute_layers", f"{what}; set recompute: full, or leave it out"
 
 
+def _recomputed_modules(d: Draft) -> Iterator[Finding]:
+    modules, model = d.blocks["recompute_modules"] or (), d.model
+    if modules and d.blocks["recompute"] != "selective":
+        what = f"has no effect with recompute: {d.blocks['recompute']}"
+        yield "recompute_modules", f"{what}; set recompute: selective, or leave it out"
+    lacks = {
+        "layernorm": "norms behind its joins, whose output is the residual stream" if model.post_norm else "",
+        "mla_up_proj": "" if model.attention == "mla" else "no latent attention (attention: mla)",
+        "mlp": "" if not model.experts or model.first_dense_layers else "no layer with a plain MLP, only experts",
+        "shared_experts": "" if model.shared_experts else "no shared experts",
+        **dict.fromkeys(("moe", "moe_act"), "" if model.experts else "no experts"),
+    }
+    for index, module in enumerate(modules):
+        where = f"recompute_modules.{index}"
+        if lacks.get(module):
+            yield where, f"{module}: the model has {lacks[module]}; leave it out"
+        if module in modules[:index]:
+            yield where, f"{module} is there twice; leave one out"
+        if module in ("moe_act", "shared_experts") and "moe" in modules and not lacks[module]:
+            yield where, f"{module} is a part of moe, all of which runs again; leave one of the two out"
+
+
 CHECKS = (
     Check("knobs need their axis", ("layout",), _idle_knobs),
     Check("tensor parallelism divides", ("layout", "model"), _tensor),
@@ -203,6 +225,7 @@ CHECKS = (
     Check("replicas divide", ("layout",), _replicas),
     Check("each rank has a device", ("layout", "cluster"), _placement),
     Check("mesh order", ("layout",), _order),
+    Check("recomputed modules", ("recompute", "recompute_modules", "model"), _recomputed_modules),
     Check("recomputed layers", ("recompute", "recompute_layers"), _recomputed_layers),
 )
 """Every rule of the layout."""

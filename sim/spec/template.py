@@ -26,6 +26,7 @@ batch:                       # size = micro * accumulation * dp; leave one out a
 
 precision: bf16              # fp16, bf16, tf32, fp32, or {{compute: bf16, grads: fp32, grad_comm: fp32}}
 recompute: none              # full: run each layer's forward again in backward; selective: the core of attention
+recompute_modules: null      # selective: [layernorm, moe_act, mla_up_proj, ...] instead of the core of attention
 recompute_layers: null       # full: only so many layers of each pipeline stage
 offload: none                # or {{optimizer: cpu, gradients: cpu}} with zero 1 or 2 (ZeRO-Offload)
 stack: pytorch-fsdp          # the software: which kernels, what overlaps, what the host spends

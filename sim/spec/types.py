@@ -17,8 +17,9 @@ from sim.spec.network import DimensionSpec as DimensionSpec  # noqa: PLC0414
 from sim.spec.network import FabricSpec as FabricSpec  # noqa: PLC0414
 from sim.spec.network import NicSpec as NicSpec  # noqa: PLC0414
 from sim.spec.network import VariationSpec as VariationSpec  # noqa: PLC0414
+from sim.spec.stack import DType as DType  # noqa: PLC0414
+from sim.spec.stack import StackSpec as StackSpec  # noqa: PLC0414
 
-DType = Literal["fp32", "tf32", "fp16", "bf16"]
 Fp8Recipe = Literal["none", "delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"]
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 OPERAND_BYTES: Mapping[str, float] = {**DTYPE_BYTES, "fp8": 1.0, "fp4": 0.5}
@@ -399,79 +400,6 @@ class OffloadSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StackSpec:
-    """A named software stack: which kernels it launches, what it overlaps, what the host spends.
-
-    ``launch_factor`` scales the host's launch time (1 eager, below it for compiled code or CUDA graphs);
-    ``sustained`` maps a device name to the fraction of fitted GEMM speed that long runs of this stack keep
-    (clocks, power), one documented number a device; ``cpu_adam_fraction`` is the share of STREAM bandwidth that
-    its CPU Adam reaches at 28 bytes a parameter; ``copy_back`` says whether updated parameters return to the GPU
-    after the CPU step, tile by tile within it, or by sub-groups that the host first casts in a pass of its own.
-
-    ``fused_accumulate``: the product of a weight gradient adds to the gradient buffer as it writes (Megatron-LM's
-    gradient_accumulation_fusion). ``p2p_waits``: the host waits for each message between stages (Megatron-LM
-    synchronises after it). ``tensorwise_step``: norm, clipping, copies of master weights and zeroing take a kernel for
-    each tensor. ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
-    sequence-parallel input gathered again beside the input gradient's (Megatron-LM from the end of 2021).
-    ``collective_check``: seconds of the host before each collective for each member, where the framework first sees
-    that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``blocking_launches``: it waits for each kernel
-    (CUDA_LAUNCH_BLOCKING=1). ``reducer_buckets``: DistributedDataParallel holds its buckets beside the gradients.
-    ``flat_gather``: updated parameters are gathered through a flat copy. ``tp_buffers``: buffers of a whole region's
-    input, kept for good.
-    """
-
-    name: str
-    attention: Literal["math", "flash1", "flash2", "flash3"]
-    fused_softmax: bool
-    fused_bias_activation: bool
-    fused_bias_dropout_add: bool
-    fused_norm: bool
-    fused_rope: bool
-    fused_cross_entropy: bool
-    fused_optimizer: bool
-    fp32_logits: bool
-    launch_factor: float
-    overlap_grad_reduce: bool
-    grad_bucket: float
-    gather_bucket: float
-    prefetch: int
-    grads: Mapping[str, DType]  # compute dtype -> stored gradient dtype
-    grad_comm: Mapping[str, DType]  # compute dtype -> dtype on the wire
-    sustained: Mapping[str, float]
-    cpu_adam_fraction: float
-    copy_back: Literal["after", "tiled", "cast"]
-    context: float  # bytes that the driver, the framework and the communication library keep on each GPU
-    fragmentation: float  # allocator bytes reserved above those asked for, as a fraction of activations
-    vectorised: bool = False  # element-wise passes move memory as fast as fused kernels (PyTorch since 1.5)
-    fused_accumulate: bool = False
-    p2p_waits: bool = False
-    tensorwise_step: bool = False
-    async_tp: bool = False
-    collective_check: float = 0.0
-    handover: float = 0.0
-    blocking_launches: bool = False
-    reducer_buckets: bool = False
-    flat_gather: bool = False
-    tp_buffers: int = 0
-    workspace: float = 0.0  # bytes of library workspaces that the framework's own allocator holds
-    selective: Literal["core", "products"] = "core"  # what selective recompute does again: see workload.kernels_again
-    separate_products: bool = False  # queries, keys, values, gate and up are not merged into two products
-    library_loss: bool = False  # the unfused loss is PyTorch's log_softmax and nll_loss
-    metric_losses: int = 0  # cross entropies that the trainer takes of each microbatch's logits for its metrics
-    fused_latent_rope: bool = False  # latent attention rotates and joins parts of heads in one kernel each way
-    loss_gradient_ahead: bool = False  # the fused loss makes the gradient of the logits in forward
-    fused_linear_bias: bool = False  # the product of a linear layer adds its bias (cuBLASLt's epilogue)
-    scripted_gelu: bool = True  # unfused GELU is Megatron-LM's scripted tanh form, which keeps its tanh
-    recompute_stops: bool = False  # full recompute leaves out what backward does not need (PyTorch since 2.1)
-    zero3_copies: Literal["none", "flat", "per_parameter"] = "none"  # FSDP's and FSDP2's passes beside collectives
-    sharded_master: bool = False  # zero 3: the shards are the fp32 master weights
-    weight_casts: Literal["each", "once"] = "each"
-    narrow_param_gather: bool = False
-    narrow_tp_gather: bool = False
-    source: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedSpec:
     """A published figure of this step, in SI units: ``value``, or from there up ``to`` another (0: one value)."""
 
@@ -480,6 +408,10 @@ class PublishedSpec:
     to: float = 0.0
     by: str
     note: str = ""
+
+
+RecomputeModule = Literal["core_attn", "layernorm", "mla_up_proj", "mlp", "moe", "moe_act", "shared_experts"]
+"""Parts of a layer that backward can run again alone (Megatron-Core's --recompute-modules)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -496,5 +428,6 @@ class Scenario:
     recompute: Literal["none", "selective", "full"]
     offload: OffloadSpec
     stack: StackSpec
+    recompute_modules: tuple[RecomputeModule, ...] = ()  # selective: what of a layer; (): what the stack says
     recompute_layers: int = -1  # full: layers of each virtual stage that are recomputed (the first ones); -1: all
     published: tuple[PublishedSpec, ...] = ()

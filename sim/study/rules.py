@@ -45,16 +45,21 @@ def recompute(step: Step) -> Iterator[Candidate]:
     scenario = step.scenario
     now, some = scenario.recompute, scenario.recompute_layers
     per_stage = scenario.model.layers // (scenario.layout.pp * scenario.layout.virtual_stages)
+    modules = scenario.recompute_modules
     for kind in ("none", "selective", "full"):
-        if kind != now or (kind == "full" and some >= 0):
+        if kind != now or (kind == "full" and some >= 0) or (kind == "selective" and modules):
             word = "every layer" if kind == "full" else "nothing" if kind == "none" else "only the core of attention"
-            yield Candidate(says=f"recompute {word}", sets=(f"recompute={kind}", "recompute_layers=null"))
+            sets = (f"recompute={kind}", "recompute_layers=null", "recompute_modules=null")
+            yield Candidate(says=f"recompute {word}", sets=sets)
+    if scenario.model.experts and modules != ("layernorm", "moe_act"):
+        some_of_it = ("recompute=selective", "recompute_layers=null", "recompute_modules=[layernorm, moe_act]")
+        yield Candidate(says="recompute only norms and activations of experts", sets=some_of_it)
     if per_stage > 1:
         half = per_stage // 2
         if (now, some) != ("full", half):
             yield Candidate(
                 says=f"recompute {half} of {per_stage} layers of a stage",
-                sets=("recompute=full", f"recompute_layers={half}"),
+                sets=("recompute=full", f"recompute_layers={half}", "recompute_modules=null"),
             )
 
 

@@ -6,7 +6,9 @@ kernels: everything another module needs is imported from here. Must not know pi
 
 from __future__ import annotations
 
-from sim.workload.kernels_again import again_by_products, every_second_product, until_saved
+from collections.abc import Sequence
+
+from sim.workload.kernels_again import again_by_modules, again_by_products, every_second_product, until_saved
 from sim.workload.kernels_attention import attention_backward, attention_forward
 from sim.workload.kernels_core import math_core
 from sim.workload.kernels_edges import embedding_backward, embedding_forward, head_backward, head_forward
@@ -92,8 +94,8 @@ def layer_backward(shape: Shape, layer: int = 0) -> Items:
     return (*mlp, *norm2, *sum2, *attention, *norm1, *sum1)
 
 
-def recompute_items(shape: Shape, kind: str, layer: int = 0) -> Items:
-    """What backward does again: nothing, the core of attention (selective), or the layer's forward (full).
+def recompute_items(shape: Shape, kind: str, layer: int = 0, modules: Sequence[str] = ()) -> Items:
+    """What backward does again: nothing, ``modules`` or attention's core (selective), or the layer's forward (full).
 
     Selective (Korthikanti et al. 2022, section 5): scores, softmax, dropout, context; nothing where one flash kernel
     does all of it, which keeps no such matrix. Stacks with other ideas: ``kernels_again``.
@@ -101,6 +103,8 @@ def recompute_items(shape: Shape, kind: str, layer: int = 0) -> Items:
     if kind == "full":
         forward = layer_forward(shape, layer)
         return until_saved(forward) if shape.stack.recompute_stops else forward
+    if kind == "selective" and modules:
+        return again_by_modules(shape.at(layer), modules, layer)
     if kind == "selective" and again_by_products(shape, layer):
         return every_second_product(shape, layer_forward(shape, layer))
     if kind == "selective" and not shape.flash:

@@ -48,21 +48,54 @@ def layer_stash(shape: Shape, layer: int = 0, *, selective: bool = False) -> dic
     }
 
 
+def module_stash(shape: Shape, module: str, layer: int = 0) -> dict[str, float]:
+    """Bytes that a layer's forward does not keep, by owner, where ``module`` runs again (``kernels_again.MODULES``)."""
+    experts, here = is_moe(shape.model, layer), shape.between
+    attention = mlp = 0.0
+    if module == "core_attn":
+        attention = _core(shape)
+    elif module == "mla_up_proj":
+        attention = _heads(shape)
+    elif module == "layernorm":
+        attention = saved_input(here, shape.hidden)
+        mlp = here.act(shape.hidden) if experts else attention
+    elif module == "mlp" and not experts:
+        mlp = _inner(shape)
+    elif module == "moe_act" and experts:
+        one = expert_shape(shape)
+        mlp = _inner(one) - one.act(one.up_width)
+    elif module == "moe" and experts:
+        mlp = _moe(shape) - here.act(shape.hidden)
+    elif module == "shared_experts" and experts:
+        mlp = _inner(shared_shape(shape))
+    return {"activations.attention": attention, "activations.mlp": mlp}
+
+
+def _core(shape: Shape) -> float:
+    """What attention's core keeps beside queries, keys, values and the context: row sums, or its s x s matrices."""
+    if shape.flash:
+        return float(shape.head_batch * shape.local_sequence * FP32)
+    return shape.scores * shape.elem * (2 if shape.dropout else 1)
+
+
+def _heads(shape: Shape) -> float:
+    """Queries, keys and values; batched products read one k and v a query head."""
+    keys, values = shape.kv_width, shape.value_width
+    if not shape.flash:
+        keys, values = shape.q_width, shape.context_width
+    return shape.act(shape.q_width + keys + values)
+
+
 def _attention(shape: Shape, selective: bool) -> float:
     """Input of the QKV product, q, k, v, the softmax (and its dropped-out copy) or row sums, the context.
 
     With sequence parallelism a rank keeps its part of the region's input, and gathers it again in backward.
     """
-    keys, values = shape.kv_width, shape.value_width
-    if not shape.flash:  # the batched products read one k and v a query head
-        keys, values = shape.q_width, shape.context_width
-    kept = _projections(shape) + shape.act(shape.q_width + keys + values) + saved_input(shape, shape.context_width)
+    kept = _projections(shape) + _heads(shape) + saved_input(shape, shape.context_width)
     if shape.flash:
         both = shape.act(shape.context_width) if _narrow(shape) else 0.0
-        return kept + both + shape.head_batch * shape.local_sequence * FP32
-    if selective:
-        return kept
-    return kept + shape.scores * shape.elem * (2 if shape.dropout else 1)
+        return kept + both + _core(shape)
+    return kept if selective else kept + _core(shape)
 
 
 def _narrow(shape: Shape) -> bool:

@@ -6,6 +6,7 @@ Owns the cut; the work itself comes from ``kernels``, the bytes from ``stash``, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sim.spec.types import Scenario
@@ -61,7 +62,7 @@ def stages(scenario: Scenario) -> tuple[tuple[Unit, ...], ...]:
     shape = shape_of(scenario)
     count = scenario.layout.pp * scenario.layout.virtual_stages
     split = scenario.layout.stage_layers or (scenario.model.layers // count,) * count
-    layers = _Layers(shape)
+    layers = _Layers(shape, scenario.recompute_modules)
     found, begin = [], 0
     for number, width in enumerate(split):
         units = [layers.unit(begin + i, recomputed=_recomputed(scenario, i)) for i in range(width)]
@@ -84,8 +85,9 @@ def _recomputed(scenario: Scenario, position: int) -> str:
 class _Layers:
     """Layers by how they are recomputed, whether they have experts and what they see: each kind's work built once."""
 
-    def __init__(self, shape: kernels.Shape) -> None:
+    def __init__(self, shape: kernels.Shape, modules: Sequence[str]) -> None:
         self.shape = shape
+        self.modules = modules
         self.built: dict[tuple[str, bool, int], Unit] = {}
 
     def unit(self, layer: int, *, recomputed: str) -> Unit:
@@ -103,6 +105,9 @@ class _Layers:
         if recomputed == "full":
             kept = {"activations.checkpoints": stash.layer_input(shape)}
             restored = _without_checkpoint(everything, shape)
+        elif recomputed == "selective" and self.modules:
+            restored = _summed(stash.module_stash(shape, module, layer) for module in self.modules)
+            kept = {owner: size - restored.get(owner, 0.0) for owner, size in everything.items()}
         elif recomputed == "selective":
             kept = stash.layer_stash(shape, layer, selective=True)
             restored = {owner: size - kept[owner] for owner, size in everything.items() if size > kept[owner]}
@@ -114,7 +119,7 @@ class _Layers:
             tensors=share.tensors,
             small=share.small,
             forward=kernels.layer_forward(shape, layer),
-            recompute=kernels.recompute_items(shape, recomputed, layer),
+            recompute=kernels.recompute_items(shape, recomputed, layer, self.modules),
             backward=kernels.layer_backward(shape, layer),
             kept=kept,
             restored=restored,
@@ -123,6 +128,15 @@ class _Layers:
             root=False,
             narrow=_narrow(kernels.layer_forward(shape, layer)),
         )
+
+
+def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Bytes by owner."""
+    found: dict[str, float] = {}
+    for part in parts:
+        for owner, size in part.items():
+            found[owner] = found.get(owner, 0.0) + size
+    return found
 
 
 def _narrow(forward: Items) -> int:
