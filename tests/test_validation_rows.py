@@ -196,6 +196,23 @@ def test_recipes_say_what_their_rows_leave_open():
     assert document(row(**bridge, gpu="b200-sxm"))["offload"] == "none"
 
 
+def test_recipes_of_experts_run_again_what_their_files_say():
+    """GPT-OSS norms and activations, in bf16 and not on GB300; DeepSeek-V3 its up projections; mxfp8 fuses experts."""
+    moe = {"source": "megatron-bridge", "experts": 8, "top_k": 2, "moe_ffn": 64, "gated_mlp": 1}
+    sinks = {**moe, "attention": "alternating sliding window 128 / full, sinks"}
+    said = document(row(**sinks, gpu="gb200", precision="bf16"))
+    assert (said["recompute"], said["recompute_modules"]) == ("selective", ["layernorm", "moe_act"])
+    assert said["stack"] == "megatron-bridge-2025"
+    for cells in ({"gpu": "gb300", "precision": "bf16"}, {"gpu": "gb200", "precision": "mxfp8"}):
+        assert document(row(**sinks, **cells))["recompute"] == "none"
+    assert document(row(**sinks, gpu="gb200", precision="mxfp8"))["stack"] == "megatron-bridge-2025-fused-experts"
+    latent = {**moe, "first_dense_layers": 1, "attention": "MLA q_lora 96 kv_lora 64 qk 32+16 v 24"}
+    assert document(row(**latent, gpu="h100-sxm-80gb", precision="fp8"))["recompute_modules"] == ["mla_up_proj", "mlp"]
+    plain = {"source": "megatron-bridge", "gpu": "gb200", "precision": "bf16"}
+    assert document(row(**plain))["recompute"] == "none"
+    assert document(row(**plain, recompute="full"))["recompute"] == "full"
+
+
 SIXTY = {
     "vtrain-single": 13, "ultrascale": 10, "llm-foundry": 7, "vtrain-multi": 5, "bigscience": 3, "dgxc": 4,
     "torchtitan": 4, "megatron-bridge": 4, "simumax-b200": 4, "nemo-24.07": 2, "korthikanti": 2, "narayanan": 1,

@@ -211,6 +211,34 @@ def test_full_recompute_exchanges_again():
     assert exchanges(kernels.recompute_items(one, "full"), "ep")
 
 
+def test_fused_experts_leave_two_products_and_the_casts_of_what_comes_in():
+    """Only of narrow operands: CuTe's grouped MLP. FLOPs stay; 16-bit experts are as before."""
+    model = replace(TINY_MOE, mlp_bias=True)
+    plain, fused = (replace(STACK_2024, fused_experts=on, weight_casts="once") for on in (False, True))
+    narrow = replace(FP16, fp8="mxfp8")
+    there, back = (
+        {
+            on: [i for i in which(sized(model, stack, narrow, ep=4), 1) if expert(i)]
+            for on, stack in (("plain", plain), ("fused", fused))
+        }
+        for which in (kernels.layer_forward, kernels.layer_backward)
+    )
+    assert [k.name for k in there["fused"]] == [
+        "mlp.experts.up.cast_input", "mlp.experts.up", "mlp.experts.down"
+    ]  # fmt: skip
+    assert [k.name for k in back["fused"]] == [
+        "mlp.experts.down.cast_grad", "mlp.experts.down.input_grad", "mlp.experts.down.weight_grad",
+        "mlp.experts.up.input_grad", "mlp.experts.up.weight_grad",
+    ]  # fmt: skip
+    for way in (there, back):
+        assert sum(k.flops for k in way["fused"]) == sum(k.flops for k in way["plain"])
+    assert kernels.layer_forward(sized(model, fused), 1) == kernels.layer_forward(sized(model, plain), 1)
+
+
+def expert(item):
+    return isinstance(item, Kernel) and item.name.startswith("mlp.experts")
+
+
 def test_biases_of_experts_are_added_in_fp32_by_row():
     """The second product's: 28 bytes an element of the rows forward, 44 back; its parameters are every expert's."""
     plain, biased = TINY_MOE, replace(TINY_MOE, mlp_bias=True)

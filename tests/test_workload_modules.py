@@ -19,11 +19,7 @@ WORD = TOKENS * 2
 
 
 def sized(model, stack=STACK_2024, **layout):
-    return replace_layout(shape(model, stack, precision=FP16), **layout)
-
-
-def replace_layout(one, **layout):
-    return type(one)(**{**{f: getattr(one, f) for f in one.__dataclass_fields__}, "layout": LayoutSpec(**layout)})
+    return replace(shape(model, stack, precision=FP16), layout=LayoutSpec(**layout))
 
 
 def again(one, *modules, layer=1):
@@ -112,7 +108,7 @@ def test_a_step_trades_memory_for_the_work_of_its_modules():
     """One GPU, where nothing hides: longer by the kernels that run again, lighter by what was not kept."""
     sets = ["model={extends: deepseek-v3, layers: 2, first_dense_layers: 0, experts: 8, vocab: 1024}", "layout.dp=1"]
     scenario = load("quickstart", [*sets, "stack=megatron-core-2025", "cluster=dgx-h100", "batch.micro=1"]).scenario
-    scenario = replace(scenario, recompute="none", precision=replace(BF16))
+    scenario = replace(scenario, recompute="none", precision=BF16)
     modules = ("layernorm", "moe_act", "mla_up_proj")
     plain, some = (
         simulate(s).result for s in (scenario, replace(scenario, recompute="selective", recompute_modules=modules))

@@ -404,6 +404,7 @@ class StackFile(Block):
     separate_products: bool = _or(False, "queries, keys, values, gate and up are products of their own")
     library_loss: bool = _or(False, "the unfused loss is PyTorch's log-softmax and likelihood, not Megatron's passes")
     metric_losses: CountOrZero = _or(0, "unfused fp32 losses of the logits a microbatch, for the trainer's metrics")
+    fused_experts: bool = _or(False, "narrow recipes: experts' products do what stands between them")
     fused_latent_rope: bool = _or(False, "latent attention: heads are rotated and joined in one kernel each way")
     loss_gradient_ahead: bool = _or(False, "the fused loss makes the gradient of the logits in forward")
     fused_linear_bias: bool = _or(False, "the product of a linear layer adds its bias")

@@ -64,7 +64,7 @@ FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 DELAYED = ("nemo-2024", "nemo-2025")
 """Stacks whose fp8 is that of Transformer Engine 1.x: delayed scaling."""
 
-RECIPES = ("nemo-2024", "nemo-2025", "megatron-bridge-2025")
+RECIPES = ("nemo-2024", "nemo-2025", "megatron-bridge-2025", "megatron-bridge-2025-fused-experts")
 """Stacks whose recipes run tensor parallelism with sequence parallelism and user buffers (not in nvfp4), unless a row
 says not."""
 
@@ -74,6 +74,22 @@ OFFLOADED = {"gb200": 0.5, "gb300": 0.25}
 
 RECOMPUTED = {"h100-sxm-80gb": 5}
 """GPU -> layers that its FSDP recipe in fp8 recomputes (recompute_num_layers)."""
+
+RERUN = {
+    ("sinks", "gb200"): ("layernorm", "moe_act"),
+    ("sinks", "b200-sxm"): ("layernorm", "moe_act"),
+    ("sinks", "h100-sxm-80gb"): ("layernorm", "moe_act"),
+    ("MLA", "gb300"): ("mla_up_proj",),
+    ("MLA", "gb200"): ("mla_up_proj",),
+    ("MLA", "b300-sxm"): ("mla_up_proj",),
+    ("MLA", "b200-sxm"): ("mla_up_proj",),
+    ("MLA", "h100-sxm-80gb"): ("mla_up_proj", "mlp"),
+}
+"""A word of a row's attention (GPT-OSS, DeepSeek-V3), GPU -> what recipes of Megatron-Bridge run again: their
+recompute_modules."""
+
+RERUN_NOT = (("sinks", "mxfp8", ""), ("MLA", "mxfp8", "gb300"))
+"""Recipes that run nothing again: such a word, precision and (any) GPU."""
 
 WINDOWS = re.compile(r"(alternating )?(?:(\d+) )?sliding window (\d+)(?: / (?:1 )?full)?(, sinks)?")
 """``alternating sliding window 128 / full, sinks``; ``5 sliding window 1024 / 1 full``; ``sliding window 4096``."""
@@ -106,9 +122,22 @@ def document(row: Row) -> dict[str, Any]:
 
 def _recompute(row: Row) -> dict[str, Any]:
     said, layers = row.text("recompute"), RECOMPUTED.get(row.text("gpu"), 0)
-    if not said and layers and _stack(row) == "megatron-bridge-2025" and row.whole("zero_stage") == 3:
+    if said or row.text("source") != "megatron-bridge":
+        return {"recompute": said or "none"}
+    if layers and row.whole("zero_stage") == 3:
         return {"recompute": "full", "recompute_layers": layers}
-    return {"recompute": said or "none"}
+    modules = _rerun(row)
+    return {"recompute": "selective", "recompute_modules": list(modules)} if modules else {"recompute": "none"}
+
+
+def _rerun(row: Row) -> tuple[str, ...]:
+    """What a recipe of experts runs again."""
+    gpu, precision = row.text("gpu"), row.text("precision")
+    for (word, on), modules in RERUN.items():
+        never = any(word == w and precision == p and gpu.startswith(g) for w, p, g in RERUN_NOT)
+        if row.whole("experts") and word in row.text("attention") and on == gpu and not never:
+            return modules
+    return ()
 
 
 def _batch(row: Row, layout: dict[str, Any]) -> int:
@@ -243,7 +272,7 @@ def _precision(row: Row) -> dict[str, Any]:
 
 def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a file
     said, part = row.text("offload", "none"), OFFLOADED.get(row.text("gpu"), 0.0)
-    if said == "none" and part and _stack(row) == "megatron-bridge-2025" and row.whole("zero_stage") == 3:
+    if said == "none" and part and row.text("source") == "megatron-bridge" and row.whole("zero_stage") == 3:
         return {"activations": "cpu", "activation_layers": round(part * row.whole("layers"))}
     if said == "none":
         return "none"
@@ -273,5 +302,7 @@ def _condition(row: Row) -> str:
     named = STACKS[row.text("source")]
     if named == "nanotron" and 0 < row.number("measured_intra_allreduce_busbw_GBps") < CHECKED_BELOW:
         return "-checked"
+    if named == "megatron-bridge-2025" and row.whole("experts") and row.text("precision") == "mxfp8":
+        return "-fused-experts"
     blocking = named == "megatron-deepspeed-2022" and "CUDA_LAUNCH_BLOCKING=1" in row.text("notes")
     return "-blocking" if blocking else ""

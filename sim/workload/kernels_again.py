@@ -17,7 +17,7 @@ from sim.workload.kernels_core import core_forward
 from sim.workload.kernels_latent import latent_forward
 from sim.workload.kernels_linear import linear_forward
 from sim.workload.kernels_mlp import mlp_forward
-from sim.workload.kernels_moe import expert_shape, moe_forward, shared_shape
+from sim.workload.kernels_moe import experts_forward, moe_forward, shared_shape
 from sim.workload.kernels_norm import norm_forward
 from sim.workload.kernels_shape import Items, Shape
 from sim.workload.model import is_moe
@@ -94,7 +94,7 @@ def _activation(shape: Shape, layer: int) -> Items:
     """What stands between the experts' two products, but for casts of weights."""
     if not is_moe(shape.model, layer):
         return ()
-    items = mlp_forward(expert_shape(shape), "mlp.experts")
+    items = experts_forward(shape)
     *up, down = (i for i, kernel in enumerate(items) if kernel.kind == "gemm")
     return tuple(k for k in items[up[-1] + 1 : down] if ".cast_weight" not in k.name)
 

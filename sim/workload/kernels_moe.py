@@ -75,8 +75,7 @@ def moe_forward(shape: Shape) -> Items:
     out.extend(_move(shape, "mlp.permute", "forward"))
     out.extend(_exchange(shape, dispatch=True))
     out.extend(_by_expert(shape, "mlp.sort", "forward"))
-    out.extend(mlp_forward(expert_shape(shape), "mlp.experts"))
-    out.extend(_bias_forward(expert_shape(shape)))
+    out.extend(experts_forward(shape))
     out.extend(_by_expert(shape, "mlp.unsort", "forward"))
     out.extend(_exchange(shape, dispatch=False))
     out.extend(_move(shape, "mlp.unpermute", "forward"))
@@ -97,8 +96,7 @@ def moe_backward(shape: Shape) -> Items:
     out.extend(_move(shape, "mlp.unpermute_grad", "input_grad"))
     out.extend(_exchange(shape, dispatch=True))
     out.extend(_by_expert(shape, "mlp.unsort_grad", "input_grad"))
-    out.extend(_bias_backward(expert_shape(shape)))
-    out.extend(mlp_backward(expert_shape(shape), "mlp.experts"))
+    out.extend(_experts_backward(shape))
     out.extend(_by_expert(shape, "mlp.sort_grad", "input_grad"))
     out.extend(_exchange(shape, dispatch=False))
     out.extend(_move(shape, "mlp.permute_grad", "input_grad"))
@@ -106,6 +104,27 @@ def moe_backward(shape: Shape) -> Items:
     names = ("mlp.router_sum", "mlp.shared_grad_sum") if shared else ("mlp.router_sum",)
     out.extend(grad_pass(here, name, shape.hidden, (2, 1)) for name in names)
     return tuple(out)
+
+
+def experts_forward(shape: Shape) -> Kernels:
+    """Both grouped products and what stands between and behind them, but for what the products do themselves."""
+    one = expert_shape(shape)
+    every = (*mlp_forward(one, "mlp.experts"), *_bias_forward(one))
+    return _unfused(one, every, ("mlp.experts.up.cast_input", "mlp.experts.up.cast_weight"))
+
+
+def _experts_backward(shape: Shape) -> Kernels:
+    """The reverse. Fused: only the gradient that comes in is cast, the products' epilogues do the rest."""
+    one = expert_shape(shape)
+    every = (*_bias_backward(one), *mlp_backward(one, "mlp.experts"))
+    return _unfused(one, every, ("mlp.experts.down.cast_grad",))
+
+
+def _unfused(one: Shape, every: Kernels, passes: tuple[str, ...]) -> Kernels:
+    """All of it, or the products and these passes: CuTe's grouped MLP of Transformer Engine, for narrow operands."""
+    if not (one.stack.fused_experts and one.recipe):
+        return every
+    return tuple(kernel for kernel in every if kernel.kind == "gemm" or kernel.name.startswith(passes))
 
 
 def _route_forward(here: Shape) -> Kernels:
