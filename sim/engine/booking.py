@@ -14,10 +14,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from heapq import heappush
-from itertools import accumulate
 
 from sim.engine.beside import NEVER, ends_beside, left_at, paces
 from sim.engine.chains import Chain
+from sim.engine.ends import ends_with_launches, free_ends, in_time
 from sim.engine.sharing import Sharing
 from sim.engine.state import FULL, NORMAL, Callbacks, Rank, Run, Timer
 from sim.engine.wake import wake_place
@@ -107,21 +107,20 @@ class Booking(Sharing):
                     if guest is not None:
                         return False
                     guest = other
-        if guest is not None and not self._may_be_beside(chain, guest, last, now):
+        chain.resumed = run if resumed else None
+        if guest is not None and not self._may_be_beside(chain, guest, first, now):
             return False
         if resumed:
             self._leave(run)
-        chain.resumed = run if resumed else None
         chain.ready, chain.cause, chain.cause_span = run.ready, run.cause, run.cause_span
         self._lay_out(chain, first, now, guest)
         return True
 
     @staticmethod
-    def _may_be_beside(chain: Chain, guest: Run, last: int, now: float) -> bool:
+    def _may_be_beside(chain: Chain, guest: Run, first: int, now: float) -> bool:
         """Whether a run at full speed keeps it beside a chain that waits for no launch."""
         steady = guest.speed == 1.0 and guest.op.reach == 0.0 and guest.end_event is not None
-        free = chain.launched[last - 1] + chain.template.slack <= now
-        return steady and free and len(paces(chain.template, guest)) > 0
+        return steady and len(paces(chain.template, guest)) > 0 and in_time(chain, first, free_ends(chain, first, now), now)
 
     def _leave(self, run: Run) -> None:
         """A run gives its resources back without having ended."""
@@ -136,24 +135,23 @@ class Booking(Sharing):
 
         ``now``: when the op there is ready; where it runs already (``chain.resumed``), the present.
         """
-        template, resumed, rank, last = chain.template, chain.resumed, chain.rank, len(chain.launched)
-        for place, other in chain.known.items():
-            if other.dependents and first <= place < last - 1:
-                last = place + 1
-        left = None if resumed is None else resumed.left
+        template, rank = chain.template, chain.rank
+        ends = free_ends(chain, first, now)
+        launched = in_time(chain, first, ends, now)
         chain.odd = chain.slowed = None
         chain.guest, chain.window = guest, NEVER
         if guest is not None:
+            if not launched:  # then those that were laid out before are
+                del ends[chain.last - first :]
+            last = first + len(ends)
             chain.window, chain.paces = (guest.last, guest.last + guest.left), paces(template, guest)
             guest.hosts = (*guest.hosts, chain)
-            start = (now, left)
-            chain.ends, chain.slowed = ends_beside(template, chain.paces, (first, last), start, chain.window)
-        elif chain.launched[last - 1] + template.slack > now:
-            chain.ends = _with_launches(chain, first, last, now)
-        elif left is None:
-            chain.ends = list(accumulate(template.steps[2 * first : 2 * last], initial=now))[2::2]
-        else:
-            chain.ends = list(accumulate(template.steps[2 * first + 2 : 2 * last], initial=now + left))[::2]
+            left = None if chain.resumed is None else chain.resumed.left
+            ends, chain.slowed = ends_beside(template, chain.paces, (first, last), (now, left), chain.window)
+        elif not launched:
+            ends, chain.odd = ends_with_launches(chain, first, first + len(ends), now)
+        last = first + len(ends)
+        chain.ends = ends
         owner = self.owner
         for r in template.footprint:
             owner[r] = chain
@@ -413,21 +411,3 @@ class Booking(Sharing):
             self._settle(chain, self.env._now, chain.last - 1)
             if chain.event is not None:
                 self._plan_wake(chain)
-
-
-def _with_launches(chain: Chain, first: int, last: int, now: float) -> list[float]:
-    """Ends of ops some of which may wait for their launches; ``chain.odd`` says which."""
-    ends, odd = [], {}
-    end = now
-    if chain.resumed is not None:
-        end = now + chain.resumed.left
-        ends.append(end)
-    for place in range(first + len(ends), last):
-        op, launched = chain.template.ops[place], chain.launched[place]
-        if launched > end:
-            odd[place] = end = launched
-        begin = end + op.latency
-        end = begin + max(op.duration, launched + op.reach - begin if op.reach > 0.0 else 0.0)
-        ends.append(end)
-    chain.odd = odd
-    return ends

@@ -24,7 +24,7 @@ class Template:
     """The ops of a chain, and what is the same each time it runs. All lists are by place in the chain."""
 
     __slots__ = (
-        "causes", "cumulative", "footprint", "index", "kernels", "launch", "loads", "ops", "others", "paces", "rest",
+        "causes", "cumulative", "footprint", "index", "kernels", "launch", "launches", "loads", "ops", "others", "paces", "rest",
         "rows", "slack", "steps", "stream", "streams", "used",
     )  # fmt: skip
 
@@ -34,6 +34,7 @@ class Template:
         self.rows = array("i", [op.row for op in ops])
         self.launch = [op.launch for op in ops]
         self.rest = [op.launch_rest for op in ops]
+        self.launches = [seconds for op in ops for seconds in (op.launch, op.launch_rest)]
         self.kernels = [op.kernels for op in ops]
         self.cumulative = [0, *accumulate(self.kernels)]
         self.steps = [seconds for op in ops for seconds in (op.latency, op.duration)]

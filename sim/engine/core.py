@@ -18,7 +18,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heappush
-from itertools import repeat
+from itertools import accumulate, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,8 +165,14 @@ class Engine(Booking):
         template, launched, held = chain.template, chain.launched, chain.held
         launch, rest, kernels = template.launch, template.rest, template.kernels
         outstanding, limit, span = rank.outstanding, self.plan.launch_queue, rank.released_by
-        place = len(launched)
-        while place < len(launch) and outstanding < limit:
+        place, count = len(launched), len(launch)
+        ahead = outstanding + template.cumulative[-1] - template.cumulative[place]
+        if ahead - kernels[-1] < limit:  # there is room for all of them
+            times = list(accumulate(template.launches[2 * place :], initial=clock))
+            launched.extend(times[1::2])
+            held.extend(repeat(span, count - place))
+            clock, outstanding, place = times[-1], ahead, count
+        while place < count and outstanding < limit:
             clock += launch[place]
             launched.append(clock)
             held.append(span)
@@ -174,7 +180,7 @@ class Engine(Booking):
             outstanding += kernels[place]
             place += 1
         rank.outstanding = outstanding
-        if place == len(launch):
+        if place == count:
             self._filled(rank, chain)
         if chain.waiting:
             chain.waiting = False
