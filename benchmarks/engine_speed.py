@@ -50,12 +50,26 @@ def contended(maker):
         maker.op(f"c{i}", 1.3, {"link": 1.0, "sm": 0.1}, stream="comm", weight=8.0)
 
 
-CASES = {"chain": chain, "alternating": alternating, "contended": contended}
+def in_step(maker):
+    """Two ranks that meet after each kernel, as tensor parallelism does when every rank is simulated."""
+    for rank in (0, 1):
+        last = ()
+        for i in range(24):
+            last = (maker.op(f"{rank}.k{i}", 1.0, {f"sm{rank}": 1.0}, rank=rank, deps=last),)
+            both = {"sm0": 0.1, "sm1": 0.1}
+            last = (maker.op(f"{rank}.c{i}", 1.0, both, rank=rank, stream="comm", group=0, weight=8.0, deps=last),)
+        for name in ("norm", "head"):
+            last = (maker.op(f"{rank}.{name}", 1.0, {f"sm{rank}": 1.0}, rank=rank, deps=last),)
+
+
+CASES = {"chain": chain, "alternating": alternating, "contended": contended, "in step": in_step}
 
 
 def run_case(fill, repeat):
     """(seconds, spans, events, solves) of one case."""
-    maker = PlanMaker({"sm": 1.0, "hbm": 1.0, "link": 1.0})
+    ranks, groups = (2, (2,)) if fill is in_step else (1, ())
+    resources = dict.fromkeys(("sm", "hbm", "link", "sm0", "sm1"), 1.0)
+    maker = PlanMaker(resources, ranks=ranks, group_sizes=groups)
     fill(maker)
     plan = maker.plan(repeat)
     begin = time.perf_counter()

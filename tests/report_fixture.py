@@ -12,12 +12,14 @@ from itertools import pairwise
 import numpy as np
 
 from sim.analysis.result import MemoryUse, Result, TransferUse
-from sim.timeline.columns import OpRow, RankClassRow, ResourceRow, Spans, Timeline
+from sim.timeline.columns import Contended, OpRow, RankClassRow, ResourceRow, Spans, Timeline
 
 STREAMS = ("compute", "dp", "h2d", "d2h", "cpu")
 STEP = 12.0
 MEMBERS = 4
 LAUNCH = 1e-5  # how long before its start everything is launched
+
+NOTHING = Contended(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 def op(name, kind, category, phase, stream, *, rank_class=0, size=1e6):
@@ -71,7 +73,7 @@ def timeline(spans=None, ops=OPS, makespan=STEP):
     unread = {field.name: np.full(len(table), -1) for field in fields(Spans) if field.name not in shown}
     return Timeline(
         spans=Spans(**shown, **unread),  # causes and the like: the report shows none of them
-        contended=(), ops=ops,
+        contended=NOTHING, ops=ops,
         rank_classes=(
             RankClassRow(
                 name="rank 0", members=MEMBERS, representative=0, device="n0.gpu0",

@@ -17,10 +17,11 @@ def test_counts_equal_the_goldens():
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(done.stdout)["counts"]
-    assert counts["chain"] == {"ops": 1000, "events": 11, "solves": 0}, "a hundred ops that follow each other an event"
+    assert counts["chain"] == {"ops": 1000, "events": 10, "solves": 0}, "a hundred ops that follow each other an event"
     assert counts["alternating"]["events"] < counts["alternating"]["ops"], (
         "a latency costs no event where there is room"
     )
+    assert counts["in step"]["events"] < counts["in step"]["ops"] / 8, "members in step are one sum"
 
 
 def test_a_changed_count_fails(monkeypatch, tmp_path, capsys):

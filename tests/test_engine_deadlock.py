@@ -94,3 +94,18 @@ def test_a_rank_cannot_meet_itself():
     maker.op("c", 1.0, rank=1, stream="comm", group=0, deps=(late,))
     with pytest.raises(ValueError, match="rank0: b comes to a rendezvous from stream copy, others before from comm"):
         simulate(maker.plan())
+
+
+def test_deadlock_looks_into_a_chain_that_has_not_come_to_its_rendezvous():
+    """Rank 1 is kept from its layer by a message that rank 2 never takes; rank 0 waits for it inside the layer."""
+    maker = PlanMaker(LINK, ranks=3, streams=("compute", "tp", "pp"), group_sizes=(2, 2))
+    for rank in (0, 1):
+        last = () if rank == 0 else (maker.op("message", 1.0, rank=1, stream="pp", group=1),)
+        for i in range(2):
+            last = (maker.op(f"r{rank}k{i}", 1.0, rank=rank, deps=last),)
+            last = (maker.op(f"r{rank}c{i}", 1.0, rank=rank, stream="tp", group=0, deps=last),)
+    maker.op("alone", 1.0, rank=2)
+    with pytest.raises(DeadlockError) as caught:
+        simulate(maker.plan())
+    said = str(caught.value)
+    assert "r0c0 waits for its peers: rank1 has yet to do r1c0, behind message" in said

@@ -30,7 +30,7 @@ def digest(plan):
     timeline = simulate(plan)
     spans = timeline.spans
     whole = b"".join(getattr(spans, name).tobytes() for name in spans.__slots__)
-    rest = repr((timeline.contended, timeline.makespan, timeline.events, timeline.solves)).encode()
+    rest = repr((list(timeline.contended), timeline.makespan, timeline.events, timeline.solves)).encode()
     return hashlib.sha256(whole + rest).hexdigest()
 
 

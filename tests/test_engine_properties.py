@@ -15,8 +15,9 @@ from sim.timeline.columns import CAUSE_LAUNCH, CAUSE_NONE, CAUSE_STREAM
 
 SHARED, OWN, RANKS = ("r0", "r1", "r2"), "own", 3
 RESOURCES = (*SHARED, *(f"{OWN}{rank}" for rank in range(RANKS)))
+MORE = (*RESOURCES, f"{OWN}{RANKS}")
 STREAMS = ("compute", "comm", "copy")
-PACES = (1.0, 0.7, 1.9)  # no two ranks are equally fast, so that some always wait at a rendezvous
+PACES = (1.0, 0.7, 1.9, 1.2)  # no two ranks are equally fast, so that some always wait at a rendezvous
 
 
 @st.composite
@@ -89,10 +90,58 @@ def layers_and_messages(draw):
     return 2, ops
 
 
+@st.composite
+def tensor_parallel(draw):
+    """Layer passes of two groups of two ranks that meet after each part of a layer, and messages from one to the other.
+
+    Mostly the ranks of a group are in step, and so are their messages; now and then one is slower, or has a message of
+    its own, or a part is taken of what both groups use.
+    """
+    ops, pairs = [], ([0, 1], [2, 3])
+
+    def add(members, **said):
+        ops.append({
+            "members": members, "latency": 0.0, "launch": launch, "token": "", "weight": 1.0, "stream": "compute",
+            "back": 1, "sync": False, "together": False, "kernels": 1, **said,
+        })  # fmt: skip
+
+    launch = draw(st.sampled_from([0.0, 0.1, 0.4]))
+    slow = draw(st.sampled_from([None, None, None, 1, 3]))
+    posted = draw(st.booleans())
+    shared = draw(st.sampled_from([{}, {}, {"r1": 0.3}]))
+    for _ in range(draw(st.integers(1, 4))):
+        size = draw(st.sampled_from([0.2, 1.0, 4.0]))
+        taken, weight = draw(st.sampled_from([0.1, 0.4, 0.7])), draw(st.sampled_from([8.0, 8.0, 1.0]))
+        for pair in draw(st.sampled_from([((0, 2), (1, 3)), ((0, 2), (1, 3)), ((1, 3),), ()])):
+            late = draw(st.sampled_from([0.0, 0.0, 0.0, 0.3]))
+            add(list(pair), duration=size, latency=0.2 + late, loads={OWN: taken}, weight=weight, together=True,
+                apart="copy", posted_by=pair[1] if posted else None, back=draw(st.integers(1, 3)))  # fmt: skip
+        for _ in range(draw(st.integers(1, 3))):
+            for group in pairs:
+                seconds = draw(st.sampled_from([0.5, 1.5]))
+                kernels = draw(st.sampled_from([1, 1, 3]))
+                loads = draw(st.sampled_from([{OWN: 1.0}, {OWN: 1.0, "r0": 0.2}, {OWN: 1.0, "r0": 0.7}]))
+                add(group, duration=seconds, loads=loads, kernels=kernels, slow=slow)
+                own = draw(st.sampled_from([0.2, 0.2, 0.5]))
+                add(group, duration=0.4, latency=draw(st.sampled_from([0.0, 0.1])), loads={OWN: own, **shared},
+                    weight=8.0, together=True, sync=draw(st.sampled_from([False, False, False, True])))  # fmt: skip
+        for group in pairs:
+            add(group, duration=0.3, loads={OWN: 1.0}, slow=slow)
+    return 4, in_turn(ops)
+
+
+def in_turn(ops):
+    """The same ops, each rank's after its own last: ``back`` counts in the ops of all ranks."""
+    for i, op in enumerate(ops):
+        before = [j for j in range(i) if set(ops[j]["members"]) & set(op["members"])]
+        op["back"] = i - before[-op["back"]] if len(before) >= op["back"] else 0
+    return ops
+
+
 def together(op, groups):
     """What distinguishes an op that ranks do as one activity: its rendezvous, and the same demand from everyone."""
     return {
-        "stream": "comm",
+        "stream": op.get("apart", "comm"),
         "group": groups.index(tuple(op["members"])),
         "loads": {r: x for r, x in op["loads"].items() if r != OWN}
         | ({f"{OWN}{rank}": op["loads"][OWN] for rank in op["members"]} if OWN in op["loads"] else {}),
@@ -102,7 +151,7 @@ def together(op, groups):
 def alone(op, rank, k):
     """What distinguishes an op of one rank: its own pace and resource, and launches after the first."""
     rest = k * op["launch"] * (op["kernels"] - 1)
-    duration = k * op["duration"] * PACES[rank]
+    duration = k * op["duration"] * (PACES[rank] if "slow" not in op else 1.3 if op["slow"] == rank else 1.0)
     return {
         "stream": op["stream"],
         "loads": {f"{OWN}{rank}" if r == OWN else r: x for r, x in op["loads"].items()},
@@ -359,12 +408,15 @@ class OneByOne(core.Engine):
     def _lay(self, run, now):
         return False
 
+    def _lay_together(self, chains, now):
+        return False
 
-@given(chained_programs() | layers_and_messages(), st.sampled_from([2, 5, 1024]))
-@settings(max_examples=100, deadline=None)
+
+@given(chained_programs() | layers_and_messages() | tensor_parallel(), st.sampled_from([2, 5, 1024]))
+@settings(max_examples=150, deadline=None)
 def test_laying_out_a_chain_changes_nothing(program, launch_queue):
     """Every column of every span: when, why, after which, and who waited for whom, to the last bit but rounding's."""
-    plan = build(program, launch_queue=launch_queue)
+    plan = build(program, names=MORE, order=(0, 1, 2, 3), launch_queue=launch_queue)
     laid, single = simulate(plan), OneByOne(plan, None).run()
     ours, theirs = spans_by_op(laid), spans_by_op(single)
     assert ours.keys() == theirs.keys()

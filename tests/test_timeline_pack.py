@@ -26,7 +26,8 @@ def test_what_is_read_is_what_was_written(seed, tmp_path):
         one, other = getattr(timeline.spans, field.name), getattr(found.spans, field.name)
         assert one.dtype == other.dtype
         assert one.tobytes() == other.tobytes()
-    assert replace(found, spans=timeline.spans) == timeline
+    assert list(found.contended) == list(timeline.contended)
+    assert replace(found, spans=timeline.spans, contended=timeline.contended) == timeline
     pack.write(timeline, tmp_path / "again.npz")
     assert (tmp_path / "t.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
 

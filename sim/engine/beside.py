@@ -33,10 +33,21 @@ def paces(template: Template, guest: Run) -> Sequence[Pace]:
     return template.paces[row]
 
 
+def meets_unslowed(template: Template, guest: Run) -> bool:
+    """Whether a guest leaves full speed to the ops that several chains have in common."""
+    pace = paces(template, guest)
+    return all(pace[place][0] == 1.0 for place in dict.fromkeys(template.until) if place < len(pace))
+
+
 def _paces(template: Template, guest: Run) -> list[Pace]:
     shares, weight = dict(guest.loads), guest.op.weight
     found: list[Pace] = []
+    known: dict[tuple[int, float], Pace] = {}  # layers repeat: by weight, and loads, one object where equal
     for op, loads in zip(template.ops, template.loads, strict=True):
+        same = known.get((id(loads), op.weight))
+        if same is not None:
+            found.append(same)
+            continue
         speed, binder = 1.0, -1
         for r, load in loads:
             share = shares.get(r, 0.0)
@@ -47,6 +58,7 @@ def _paces(template: Template, guest: Run) -> list[Pace]:
             rest = (1.0 - share) / load
             if rest < min(speed, 1.0 - SLACK):
                 speed, binder = rest, r
+        known[id(loads), op.weight] = speed, binder
         found.append((speed, binder))
     return found
 

@@ -15,9 +15,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from heapq import heappush
 
-from sim.engine.beside import NEVER, ends_beside, left_at, paces
+from sim.engine.beside import NEVER, ends_beside, left_at, meets_unslowed, paces
 from sim.engine.chains import Chain
-from sim.engine.ends import ends_with_launches, free_ends, in_time
+from sim.engine.ends import ends_with_launches, free_ends, in_time, last_known
 from sim.engine.sharing import Sharing
 from sim.engine.state import FULL, NORMAL, Callbacks, Rank, Run, Timer
 from sim.engine.wake import wake_place
@@ -34,7 +34,6 @@ class Booking(Sharing):
         self.owner: list[Chain | None] = [None] * len(plan.resources)  # the chain laid out on a resource
         self.arrived: list[list[Run]] = [[] for _ in plan.group_sizes]
         self.record = Record()
-        self.contended: list[tuple[int, int, float]] = []
         self.last_end = 0.0  # the clock may run on over stale timers
         self.deferring = False  # ops that could begin at once wait for an event of this instant
         self.on_launched: Callbacks = (self._launched,)
@@ -74,7 +73,13 @@ class Booking(Sharing):
     def _filled(rank: Rank, chain: Chain) -> None:
         raise NotImplementedError
 
-    def _go_on(self, rank: Rank, run: Run | None, chain: Chain | None, now: float) -> None:
+    def _go_on_together(self, ended: Sequence[tuple[Run | None, Chain]], now: float) -> None:
+        raise NotImplementedError
+
+    def _await_guests(self, chain: Chain, run: Run, now: float) -> None:
+        raise NotImplementedError
+
+    def _part(self, chain: Chain, now: float) -> None:
         raise NotImplementedError
 
     # -- laying out -------------------------------------------------------------------------------------------------
@@ -95,32 +100,46 @@ class Booking(Sharing):
     def _laid(self, run: Run, now: float, *, resumed: bool) -> bool:
         chain, rank, first = run.chain, run.rank, run.place
         assert chain is not None
-        last = len(chain.launched)
-        if last - first < 2 or rank.laid is not None or rank.issuing:
+        last = self._until(chain, first)
+        if last - first < (2 if chain.template.group < 0 else 1) or rank.laid is not None or rank.issuing:
             return False
-        users, owner, guest = self.users, self.owner, None
-        for r in chain.template.footprint:
-            if owner[r] is not None:
-                return False
-            for other in users[r]:
-                if other is not run and other is not guest:
-                    if guest is not None:
-                        return False
-                    guest = other
+        guests = self._guests(chain, run)
+        if guests is None:
+            return False
         chain.resumed = run if resumed else None
-        if guest is not None and not self._may_be_beside(chain, guest, first, now):
-            return False
+        for guest in guests:
+            if not self._may_be_beside(chain, guest, free_ends(chain, first, last, now), now):
+                return False
         if resumed:
             self._leave(run)
         chain.ready, chain.cause, chain.cause_span = run.ready, run.cause, run.cause_span
-        self._lay_out(chain, first, now, guest)
+        self._lay_out(chain, first, now, guests[0] if guests else None)
         return True
 
     @staticmethod
-    def _may_be_beside(chain: Chain, guest: Run, first: int, now: float) -> bool:
+    def _until(chain: Chain, first: int) -> int:
+        """Until which place (exclusive) a chain may be laid out by itself: to where it meets others."""
+        last: int = chain.template.until[first]
+        return min(last_known(chain, first), last)
+
+    def _guests(self, chain: Chain, run: Run | None) -> tuple[Run, ...] | None:
+        """Who uses its resources, but for ``run``, its own: nobody or one; None where there is no room for it."""
+        users, owner, guest = self.users, self.owner, None
+        for r in chain.template.footprint:
+            if owner[r] is not None:
+                return None
+            for user in users[r]:
+                if user is not run and user is not guest:
+                    if guest is not None:
+                        return None
+                    guest = user
+        return () if guest is None else (guest,)
+
+    @staticmethod
+    def _may_be_beside(chain: Chain, guest: Run, ends: list[float], now: float) -> bool:
         """Whether a run at full speed keeps it beside a chain that waits for no launch."""
         steady = guest.speed == 1.0 and guest.op.reach == 0.0 and guest.end_event is not None
-        return steady and len(paces(chain.template, guest)) > 0 and in_time(chain, first, free_ends(chain, first, now), now)
+        return steady and len(paces(chain.template, guest)) > 0 and in_time(chain, chain.at, ends, now)
 
     def _leave(self, run: Run) -> None:
         """A run gives its resources back without having ended."""
@@ -135,8 +154,8 @@ class Booking(Sharing):
 
         ``now``: when the op there is ready; where it runs already (``chain.resumed``), the present.
         """
-        template, rank = chain.template, chain.rank
-        ends = free_ends(chain, first, now)
+        template = chain.template
+        ends = free_ends(chain, first, self._until(chain, first), now)
         launched = in_time(chain, first, ends, now)
         chain.odd = chain.slowed = None
         chain.guest, chain.window = guest, NEVER
@@ -150,17 +169,20 @@ class Booking(Sharing):
             ends, chain.slowed = ends_beside(template, chain.paces, (first, last), (now, left), chain.window)
         elif not launched:
             ends, chain.odd = ends_with_launches(chain, first, first + len(ends), now)
-        last = first + len(ends)
-        chain.ends = ends
-        owner = self.owner
-        for r in template.footprint:
-            owner[r] = chain
-        rank.laid = chain
-        chain.first, chain.last, chain.at = first, last, first
-        chain.base = self.record.spans
-        self.record.spans += last - first
         chain.event = timer = Timer(chain, self.on_chain_end)
-        heappush(self.queue, (chain.ends[-1], NORMAL, next(self.eid), timer))
+        self._occupy(chain, first, ends)
+        heappush(self.queue, (ends[-1], NORMAL, next(self.eid), timer))
+
+    def _occupy(self, chain: Chain, first: int, ends: list[float]) -> None:
+        """Its ops from place ``first`` on end so; its resources are its own until then, or until somebody asks."""
+        owner = self.owner
+        for r in chain.template.footprint:
+            owner[r] = chain
+        chain.rank.laid = chain
+        chain.ends = ends
+        chain.first, chain.last, chain.at = first, first + len(ends), first
+        chain.base = self.record.spans
+        self.record.spans += len(ends)
 
     # -- a guest comes ----------------------------------------------------------------------------------------------
 
@@ -176,6 +198,8 @@ class Booking(Sharing):
             if chain is not None and chain not in hosts:
                 if chain.guest is not None or chain.odd is not None or not paces(chain.template, run):
                     return None
+                if chain.together and not meets_unslowed(chain.template, run):
+                    return None
                 hosts.append(chain)
         for chain in hosts:
             self._settle(chain, now, chain.last - 1)
@@ -184,6 +208,9 @@ class Booking(Sharing):
     def _be_guest(self, run: Run, hosts: Sequence[Chain], now: float) -> None:
         """A run has taken its resources; chains that are laid out on them go on beside it."""
         for chain in hosts:
+            if chain.together:
+                self._await_guests(chain, run, now)
+                continue
             self._pause(chain, now)
             place, resumed = chain.at, chain.resumed
             self._lift(chain)
@@ -223,8 +250,12 @@ class Booking(Sharing):
         """The resources are free again."""
         for r in chain.template.footprint:
             self.owner[r] = None
+        for r in chain.wide:
+            self.owner[r] = None
         chain.rank.laid = None
         chain.event = chain.wake = chain.guest = None
+        chain.lead = -1
+        chain.together = chain.wide = ()
 
     # -- what has happened by now -----------------------------------------------------------------------------------
 
@@ -251,16 +282,18 @@ class Booking(Sharing):
         if at == first:
             return
         record.chain(chain.template.rows[first:at], chain.launched[first:at], chain.ends[: at - first])
-        record.of.extend((base, at - first, chain.action, chain.microbatch))
+        record.of.extend((base, at - first, chain.action, chain.microbatch, chain.lead))
         record.odd.extend((base, chain.cause, chain.cause_span, chain.ready))
         for place in chain.odd or ():
             if first < place < at:
                 record.odd.extend((chain.number(place), CAUSE_LAUNCH, chain.held[place], chain.launched[place]))
         if chain.resumed is not None and chain.resumed.bound:
-            self.contended.extend((base, r, seconds) for r, seconds in chain.resumed.bound.items())
+            for r, seconds in chain.resumed.bound.items():
+                record.slowed.extend((base, r, seconds))
         if chain.slowed:
-            slowed = ((place, *by) for place, by in chain.slowed.items() if place < at)
-            self.contended.extend((chain.number(place), r, seconds) for place, r, seconds in slowed)
+            for place, (r, seconds) in chain.slowed.items():
+                if place < at:
+                    record.slowed.extend((chain.number(place), r, seconds))
         chain.last_span = chain.number(at - 1)
 
     @staticmethod
@@ -335,24 +368,33 @@ class Booking(Sharing):
         chain: Chain = timer.of
         if chain.event is not timer:
             return
-        now = self.env._now
-        at, last = chain.at, chain.last
-        chain.at = last
-        self._inner_done(chain, last)
-        self._record_ops(chain)
-        self._lift(chain)
-        self.last_end = now
-        if last - 1 > at:
-            self._host_catches_up(chain, at, last - 1)
-        run = chain.known.pop(last - 1, None)
+        now = self.last_end = self.env._now
+        ended = [(one, one.at) for one in chain.together or (chain,)]
+        for one, _ in ended:
+            one.at = one.last
+            self._inner_done(one, one.last)
+            self._record_ops(one)
+            self._lift(one)
+        for one, at in ended:
+            if one.last - 1 > at:
+                self._host_catches_up(one, at, one.last - 1)
+        self._go_on_together([(self._last_run(one), one) for one, _ in ended], now)
+
+    @staticmethod
+    def _last_run(chain: Chain) -> Run | None:
+        """The last op that was laid out, if it is a run of its own; it has ended."""
+        run = chain.known.pop(chain.last - 1, None)
         if run is not None:
             run.done, run.span = True, chain.last_span
-        self._go_on(chain.rank, run, chain, now)
+        return run
 
     def _take_up(self, chain: Chain, now: float) -> None:
         """Somebody asks for a resource of a chain: the op under way goes on as a run of its own."""
-        self._settle(chain, now, chain.last - 1)
-        if chain.event is None:  # the host's catching up had somebody else ask for it
+        if chain.together:
+            self._part(chain, now)
+        if chain.event is not None:
+            self._settle(chain, now, chain.last - 1)
+        if chain.event is None:  # it met others, or the host's catching up had somebody else ask for it
             return
         place = chain.at
         cause, span, ready = self._why(chain, place)

@@ -16,37 +16,36 @@ Everything is deterministic: ties are broken by (time, priority, sequence of sch
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappush
-from itertools import accumulate, repeat
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sim.engine.booking import Booking
 from sim.engine.chains import Chain, Template, units
-from sim.engine.deadlock import explain_blocked, explain_two_streams, explain_unsignalled
-from sim.engine.state import FULL, NORMAL, Callbacks, Rank, Run, Timer
+from sim.engine.deadlock import explain_blocked, explain_two_streams
+from sim.engine.host import Host
+from sim.engine.meeting import in_step, lazy_members
+from sim.engine.state import FULL, NORMAL, Rank, Run, Timer
 from sim.engine.watched import watched
 from sim.errors import DeadlockError
 from sim.plan import Plan
-from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_LAUNCH, CAUSE_STREAM, Timeline
-from sim.timeline.record import spans_from
-
-PROGRESS_EVERY = 1000  # spans: a terminal's progress bar costs as much as several ops
+from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_STREAM, Timeline
+from sim.timeline.record import contended_from, spans_from
 
 
-class Engine(Booking):
+class Engine(Host):
     """One step on its way."""
 
     def __init__(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
-        super().__init__(plan)
-        self.progress = progress
-        loads = watched(plan)
-        self.ranks = [Rank(i, r, [units(b, loads) for b in r.blocks], loads) for i, r in enumerate(plan.ranks)]
-        self.lazy = self._lazy_members()
-        self.told = 0  # number of finished spans at which progress is next told
-        self.on_ready: Callbacks = (self._ready_event,)
+        super().__init__(plan, progress)
+        loads, lazy = watched(plan), lazy_members(plan)
+        through, same = in_step(plan), dict[tuple[Any, ...], tuple[Any, ...]]()
+        programs = [[units(block, loads, through, same) for block in rank.blocks] for rank in plan.ranks]
+        self.ranks = [Rank(i, rank, programs[i], loads) for i, rank in enumerate(plan.ranks)]
+        self._find_twins(self.ranks)
+        self.lazy = [tuple(self.ranks[index] for index in of) for of in lazy]
+        for group, of in enumerate(self.lazy):
+            for rank in of:
+                rank.lazy.add(group)
 
     def run(self) -> Timeline:
         """Run the plan to its end."""
@@ -64,10 +63,10 @@ class Engine(Booking):
         if blocked:
             raise DeadlockError(blocked)
         events = next(self.eid)
-        spans, place = spans_from(self.record, self._chain_causes())
+        spans, place = spans_from(self.record, *self._chained_ops())
         return Timeline(
             spans=spans,
-            contended=tuple(self._contended(place)),
+            contended=contended_from(self.record, place),
             ops=self.plan.ops,
             rank_classes=self.plan.rank_classes,
             resources=self.plan.resources,
@@ -77,181 +76,16 @@ class Engine(Booking):
             solves=self.solves,
         )
 
-    def _lazy_members(self) -> list[tuple[Rank, ...]]:
-        """By rendezvous, the ranks whose coming nobody notices until another comes whose host is always up to date.
-
-        Such a rank only posts a receive: its ops there wait for nothing but their launch. While a chain of it is laid
-        out, the host that would launch them is looked at when a member comes that has something to wait for.
-        """
-        free: list[dict[int, bool]] = [{} for _ in self.arrived]
-        for rank in self.ranks:
-            for op in (op for block in rank.plan.blocks for op in block if op.group >= 0):
-                alone = not (op.deps or op.waits or op.sync)
-                free[op.group][rank.index] = free[op.group].get(rank.index, True) and alone
-        found = [tuple(self.ranks[r] for r, is_free in of.items() if is_free) for of in free]
-        found = [lazy if len(lazy) < len(of) else () for lazy, of in zip(found, free, strict=True)]
-        for group, lazy in enumerate(found):
-            for rank in lazy:
-                rank.lazy.add(group)
-        return found
-
-    def _contended(self, place: NDArray[np.int64]) -> Iterator[tuple[int, int, float]]:
-        """Seconds below full speed, by spans as places in the timeline."""
-        if not self.contended:
-            return iter(())
-        spans, resources, seconds = zip(*self.contended, strict=True)
-        return zip(place[list(spans)].tolist(), resources, seconds, strict=True)
-
-    def _chain_causes(self) -> list[int]:
-        """By op: what makes it ready when the op before it in its chain has ended."""
-        causes = [-1] * len(self.plan.ops)
+    def _chained_ops(self) -> tuple[list[int], list[bool]]:
+        """By op: what makes it ready when the op before it in its chain has ended; whether it meets others there."""
+        causes, meets = [-1] * len(self.plan.ops), [False] * len(self.plan.ops)
         for rank in self.ranks:
             for block in rank.units:
                 for unit in block:
                     if isinstance(unit, Template):
-                        for row, cause in zip(unit.rows, unit.causes, strict=True):
-                            causes[row] = cause
-        return causes
-
-    # -- the host ---------------------------------------------------------------------------------------------------
-
-    def _issue(self, rank: Rank, now: float) -> None:
-        """Let the host issue ops until it has to wait: for a sync op, for its launch queue, or for nothing more."""
-        clock = rank.host_time if rank.host_time > now else now
-        limit = self.plan.launch_queue
-        rank.issuing = True
-        while rank.filling is not None or rank.cursor < len(rank.block) or rank.next_action():
-            if rank.outstanding >= limit:
-                rank.stalled = True
-                break
-            if rank.filling is not None:
-                clock = self._fill(rank, rank.filling, clock, now)
-                continue
-            unit = rank.block[rank.cursor]
-            rank.cursor += 1
-            if isinstance(unit, Template):
-                if not _in_turn(rank, unit):  # one by one then
-                    rank.block, rank.cursor = (*unit.ops, *rank.block[rank.cursor :]), 0
-                    continue
-                op = unit.ops[0]
-            else:
-                op = unit
-            clock += op.launch
-            run = Run(op, rank, clock)
-            clock += op.launch_rest
-            rank.outstanding += op.kernels
-            if isinstance(unit, Template):
-                self._follow(run, rank)
-                run.place = 0
-                run.chain = rank.filling = Chain(unit, run)
-            else:
-                rank.issued.append(run)  # before its dependencies are looked at: it may name itself
-                self._follow(run, rank)
-                for token in op.signals:
-                    rank.tokens[token] = run
-            if not run.pending:
-                self._launch(run, now)
-            if op.sync and not run.done:
-                rank.holds = run
-                break
-        rank.issuing = False
-        rank.host_time = clock
-        if self.progress is not None and self.record.spans >= self.told:
-            self.told = self.record.spans + PROGRESS_EVERY
-            self.progress(self.record.spans)
-
-    def _fill(self, rank: Rank, chain: Chain, clock: float, now: float) -> float:
-        """Issue more of a chain, as the launch queue has room; the time when the host is done."""
-        template, launched, held = chain.template, chain.launched, chain.held
-        launch, rest, kernels = template.launch, template.rest, template.kernels
-        outstanding, limit, span = rank.outstanding, self.plan.launch_queue, rank.released_by
-        place, count = len(launched), len(launch)
-        ahead = outstanding + template.cumulative[-1] - template.cumulative[place]
-        if ahead - kernels[-1] < limit:  # there is room for all of them
-            times = list(accumulate(template.launches[2 * place :], initial=clock))
-            launched.extend(times[1::2])
-            held.extend(repeat(span, count - place))
-            clock, outstanding, place = times[-1], ahead, count
-        while place < count and outstanding < limit:
-            clock += launch[place]
-            launched.append(clock)
-            held.append(span)
-            clock += rest[place]
-            outstanding += kernels[place]
-            place += 1
-        rank.outstanding = outstanding
-        if place == count:
-            self._filled(rank, chain)
-        if chain.waiting:
-            chain.waiting = False
-            self._launch(chain.run_at(chain.at), now)
-        return clock
-
-    @staticmethod
-    def _filled(rank: Rank, chain: Chain) -> None:
-        """All of a chain is issued: from now on others may follow its last op, and the last in its other streams."""
-        rank.filling = None
-        template = chain.template
-        last = len(template.ops) - 1
-        tail = chain.run_at(last)
-        rank.tails[template.stream] = tail
-        for stream, place in template.others:
-            rank.tails[stream] = chain.run_at(place) if chain.at <= place else None
-        rank.issued.extend(repeat(None, last))
-        rank.issued.append(tail)
-        for token in template.ops[last].signals:
-            rank.tokens[token] = tail
-
-    def _follow(self, run: Run, rank: Rank) -> None:
-        """What a newly issued op has to wait for: the op before it in its stream, its dependencies, its tokens."""
-        op, tails = run.op, rank.tails
-        tail = tails[op.stream]
-        tails[op.stream] = run
-        if tail is not None and not tail.done:
-            self._wait_for(tail, run)
-        for index in op.deps:
-            other = rank.issued[index]
-            assert other is not None, "an op depends on an inner op of a chain"
-            if not other.done:
-                self._wait_for(other, run)
-        for token in op.waits:
-            signalled = rank.tokens.get(token)
-            if signalled is None:
-                raise DeadlockError(explain_unsignalled(self.plan, run, token))
-            if not signalled.done:
-                self._wait_for(signalled, run)
-
-    def _wait_for(self, other: Run, run: Run) -> None:
-        chain = other.chain
-        if chain is not None and chain.event is not None and other.place < chain.last - 1:
-            self._take_up(chain, self.env._now)  # the instant at which an inner op ends matters now
-        other.dependents.append(run)
-        run.pending += 1
-
-    def _launch(self, run: Run, now: float) -> None:
-        """Dependencies and stream are done: go, or wait for the host to launch it."""
-        if self.deferring and run.op.group in run.rank.lazy and max(run.launched, now) <= self.env._now:
-            if run.launched > now:
-                run.cause, run.cause_span = CAUSE_LAUNCH, run.held_by
-            self._ready(run, max(run.launched, now))  # it has been there for a while, and nobody noticed
-        elif run.launched > now:
-            run.callbacks = self.on_launched
-            heappush(self.queue, (run.launched, NORMAL, next(self.eid), run))
-        elif self.deferring:
-            run.callbacks = self.on_ready
-            heappush(self.queue, (now, NORMAL, next(self.eid), run))
-        else:
-            self._ready(run, now)
-
-    def _launched(self, run: Run) -> None:
-        run.cause = CAUSE_LAUNCH
-        run.cause_span = run.held_by
-        self._ready_event(run)
-
-    def _ready_event(self, run: Run) -> None:
-        self._ready(run, self.env._now)
-        if run.rank.laid is not None and run.chain is run.rank.laid:
-            self._plan_wake(run.rank.laid)
+                        for op, cause in zip(unit.ops, unit.causes, strict=True):
+                            causes[op.row], meets[op.row] = cause, op.group >= 0
+        return causes, meets
 
     # -- activities -------------------------------------------------------------------------------------------------
 
@@ -391,6 +225,9 @@ class Engine(Booking):
         for peer in run.peers:
             peer.bound = run.bound
             self._write(peer, now, run.span)
+        if run.peers and run.chain is not None:
+            self._release_together((run, *run.peers), now)
+            return
         self._release(run, now)
         for peer in run.peers:
             self._release(peer, now)
@@ -408,44 +245,63 @@ class Engine(Booking):
             )
         )  # fmt: skip
         if run.bound:
-            self.contended.extend((run.span, r, seconds) for r, seconds in run.bound.items())
+            for r, seconds in run.bound.items():
+                record.slowed.extend((run.span, r, seconds))
 
     def _release(self, run: Run, now: float) -> None:
-        rank, chain = run.rank, run.chain
+        chain = run.chain
         if chain is not None:
-            del chain.known[run.place]
-            chain.at = run.place + 1
-            chain.last_span = run.span
-        self._go_on(rank, run, chain, now)
+            self._step(run, chain)
+        self._go_on(run, chain, now)
 
-    def _go_on(self, rank: Rank, run: Run | None, chain: Chain | None, now: float) -> None:
-        """An op ended, as a run of its own or as the last that was laid out of a chain: whoever waited for it goes."""
-        if run is not None:
-            stream, span, kernels = run.op.stream, run.span, run.op.kernels
-            for other in run.dependents:
-                other.pending -= 1
-                if not other.pending:
-                    other.cause = CAUSE_STREAM if other.op.stream == stream else CAUSE_DEPENDENCY
-                    other.cause_span = span
-                    self._launch(other, now)
-            run.dependents = []
-            run.chain = None
+    @staticmethod
+    def _step(run: Run, chain: Chain) -> None:
+        """An op of a chain that was a run of its own has ended."""
+        del chain.known[run.place]
+        chain.at = run.place + 1
+        chain.last_span = run.span
+
+    def _release_together(self, runs: Sequence[Run], now: float) -> None:
+        """As ``_release``, of members that ended an op together: they may go on together."""
+        chains = [run.chain for run in runs if run.chain is not None]
+        if len(chains) < len(runs):
+            for run in runs:
+                self._release(run, now)
+            return
+        for run, chain in zip(runs, chains, strict=True):
+            self._step(run, chain)
+        self._go_on_together(list(zip(runs, chains, strict=True)), now)
+
+    def _go_on_together(self, ended: Sequence[tuple[Run | None, Chain]], now: float) -> None:
+        """As ``_go_on``, of chains; ``ended``: what was laid out of each, and its last op if that is a run of its own."""
+        freed = [(chain.last_span, chain.template.kernels[chain.at - 1]) for _, chain in ended]
+        for run, _ in ended:
+            if run is not None:
+                self._pass_on(run, now)
+        if len(ended) == 1 or not self._lay_together([chain for _, chain in ended], now):
+            for _, chain in ended:
+                self._next(chain, now)
+        for (run, chain), (span, kernels) in zip(ended, freed, strict=True):
+            self._make_room(chain.rank, run, span, kernels, now)
+
+    def _go_on(self, run: Run, chain: Chain | None, now: float) -> None:
+        """An op ended that was a run of its own: whoever waited for it goes."""
+        self._pass_on(run, now)
         if chain is not None:
-            span, kernels = chain.last_span, chain.template.kernels[chain.at - 1]
             self._next(chain, now)
-        rank.outstanding -= kernels
-        if rank.holds is not None and rank.holds is run:
-            rank.holds = None
-            rank.released_by = span
-            self._issue(rank, now)
-        elif rank.stalled:
-            # NOTE: one op at a time. Refilled in batches, an op of a stream that has run dry would start later.
-            rank.stalled = False
-            if now >= rank.host_time:  # else it was busy launching all the while, and waited for nobody
-                rank.released_by = span
-            self._issue(rank, now)
-        if rank.laid is not None:
-            self._plan_wake(rank.laid)
+        self._make_room(run.rank, run, run.span, run.op.kernels, now)
+
+    def _pass_on(self, run: Run, now: float) -> None:
+        """Those that wait for this op no longer do."""
+        stream, span = run.op.stream, run.span
+        for other in run.dependents:
+            other.pending -= 1
+            if not other.pending:
+                other.cause = CAUSE_STREAM if other.op.stream == stream else CAUSE_DEPENDENCY
+                other.cause_span = span
+                self._launch(other, now)
+        run.dependents = []
+        run.chain = None
 
     def _next(self, chain: Chain, now: float) -> None:
         """The next op of a chain has its turn."""
@@ -458,19 +314,6 @@ class Engine(Booking):
         run = chain.run_at(place)
         run.cause, run.cause_span = chain.template.causes[place], chain.last_span
         self._launch(run, now)
-
-
-def _in_turn(rank: Rank, template: Template) -> bool:
-    """Whether the inner ops of a chain find their streams done when its first op begins.
-
-    So it is where the stream's last op is done, or belongs to a chain that ends in the stream of the first op.
-    """
-    head = template.ops[0].stream
-    for stream in template.streams:
-        tail = rank.tails[stream]
-        if tail is not None and not tail.done and (tail.chain is None or tail.chain.template.stream != head):
-            return False
-    return True
 
 
 def simulate(plan: Plan, progress: Callable[[int], None] | None = None) -> Timeline:

@@ -73,8 +73,10 @@ def _whereabouts(engine: Engine, rank: Rank, group: int) -> str:
     heads = [run for arrived in engine.arrived for run in arrived if run.rank is rank]
     behind = ", ".join(_name(plan, run) for run in heads)
     for run in _waiting_for(heads):
-        if run.op.group == group:
-            return f"{name} has yet to do {_name(plan, run)}, behind {behind}"
+        following = () if run.chain is None else run.chain.template.ops[run.place + 1 :]
+        for op in (run.op, *following):
+            if op.group == group:
+                return f"{name} has yet to do {plan.ops[op.row].name}, behind {behind}"
     if rank.holds is not None or rank.stalled:
         return f"the host of {name} is held, behind {behind}"
     if heads:

@@ -12,16 +12,21 @@ from operator import sub
 from sim.engine.chains import Chain
 
 
-def free_ends(chain: Chain, first: int, now: float) -> list[float]:
-    """Ends of the ops from place ``first`` on if none waits for its launch, as far as they are issued.
-
-    ``now``: when the first is ready; or the present, where it runs already (``chain.resumed``). An op that others
-    wait for is the last.
-    """
-    steps, last = chain.template.steps, len(chain.launched)
+def last_known(chain: Chain, first: int) -> int:
+    """Until which place (exclusive) ops from ``first`` on may be laid out: those issued, and to one others wait for."""
+    last = len(chain.launched)
     for place, run in chain.known.items():
         if run.dependents and first <= place < last - 1:
             last = place + 1
+    return last
+
+
+def free_ends(chain: Chain, first: int, last: int, now: float) -> list[float]:
+    """Ends of the ops from place ``first`` to ``last`` (exclusive) if none waits for its launch.
+
+    ``now``: when the first is ready; or the present, where it runs already (``chain.resumed``).
+    """
+    steps = chain.template.steps
     if chain.resumed is None:
         return list(accumulate(steps[2 * first : 2 * last], initial=now))[2::2]
     return list(accumulate(steps[2 * first + 2 : 2 * last], initial=now + chain.resumed.left))[::2]
@@ -30,6 +35,8 @@ def free_ends(chain: Chain, first: int, now: float) -> list[float]:
 def in_time(chain: Chain, first: int, ends: list[float], now: float) -> bool:
     """Whether ops that would end so are all launched before they are ready, and their kernels before they may run."""
     launched, slack, last = chain.launched, chain.template.slack, first + len(ends)
+    if chain.resumed is not None and chain.resumed.loads is not chain.template.loads[first]:
+        return False  # it began before its last kernel was launched, at less load
     if launched[last - 1] + slack <= now:
         return True
     op = chain.template.ops[first]

@@ -31,9 +31,11 @@ def watched(plan: Plan) -> list[Loads]:
                 most[r][slot] = share
     full = [sum(shares.values()) > FULL for shares in most]
     short: dict[int, Loads] = {}
+    same: dict[Loads, Loads] = {}  # one object for equal loads: fewer to keep, and told apart at a glance
     found: list[Loads] = [()] * len(plan.ops)
     for op, _ in rows:
         if id(op.loads) not in short:
-            short[id(op.loads)] = tuple([load for load in op.loads if full[load[0]]])
+            loads = tuple([load for load in op.loads if full[load[0]]])
+            short[id(op.loads)] = same.setdefault(loads, loads)
         found[op.row] = short[id(op.loads)]
     return found

@@ -5,6 +5,7 @@ A timeline is written once by the engine and read by everyone after it. Times ar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -107,16 +108,33 @@ class Spans:
     peer: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Contended:
+    """How long spans ran below full speed because a resource was full: columns of one entry a span and resource.
+
+    Iterates as (span, resource, seconds).
+    """
+
+    span: NDArray[np.int64]
+    resource: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.span)
+
+    def __iter__(self) -> Iterator[tuple[int, int, float]]:
+        return zip(self.span.tolist(), self.resource.tolist(), self.seconds.tolist(), strict=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
     """The recorded step.
 
-    ``contended`` lists (span, resource, seconds): how long the span ran below full speed because that resource was
-    full. ``events`` and ``solves`` are the engine's own counts, equal on every machine.
+    ``events`` and ``solves`` are the engine's own counts, equal on every machine.
     """
 
     spans: Spans
-    contended: tuple[tuple[int, int, float], ...]
+    contended: Contended
     ops: tuple[OpRow, ...]
     rank_classes: tuple[RankClassRow, ...]
     resources: tuple[ResourceRow, ...]

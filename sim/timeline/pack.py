@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.timeline.columns import OpRow, RankClassRow, ResourceRow, Spans, Timeline
+from sim.timeline.columns import Contended, OpRow, RankClassRow, ResourceRow, Spans, Timeline
 
 FORMAT = 1
 PHASES = "FBIWRO"
@@ -56,13 +56,12 @@ def write(timeline: Timeline, path: Path) -> None:
         events=timeline.events,
         solves=timeline.solves,
     )
-    span, resource, seconds = zip(*timeline.contended, strict=True) if timeline.contended else ((), (), ())
     arrays: dict[str, NDArray[Any]] = {
         "tables": np.frombuffer(msgspec.msgpack.encode(tables), dtype=np.uint8),
         **{field.name: getattr(timeline.spans, field.name) for field in fields(Spans)},
-        "contended_span": np.array(span, dtype=np.int64),
-        "contended_resource": np.array(resource, dtype=np.int64),
-        "contended_seconds": np.array(seconds, dtype=np.float64),
+        "contended_span": timeline.contended.span,
+        "contended_resource": timeline.contended.resource,
+        "contended_seconds": timeline.contended.seconds,
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for name, array in arrays.items():
@@ -110,15 +109,14 @@ def _timeline(found: dict[str, NDArray[Any]], tables: _Tables) -> Timeline:
         msg = f"has format {tables.format}, not {FORMAT}"
         raise ValueError(msg)
     columns = {name: _column(found[name], name, kind) for name, kind in _TYPES.items()}
-    contended = zip(
-        _column(found["contended_span"], "contended_span", np.int64).tolist(),
-        _column(found["contended_resource"], "contended_resource", np.int64).tolist(),
-        _column(found["contended_seconds"], "contended_seconds", np.float64).tolist(),
-        strict=True,
+    contended = Contended(
+        _column(found["contended_span"], "contended_span", np.int64),
+        _column(found["contended_resource"], "contended_resource", np.int64),
+        _column(found["contended_seconds"], "contended_seconds", np.float64),
     )
     return Timeline(
         spans=Spans(**columns),
-        contended=tuple(contended),
+        contended=contended,
         ops=tables.ops,
         rank_classes=tables.rank_classes,
         resources=tables.resources,
@@ -138,11 +136,10 @@ def _column(array: NDArray[Any], name: str, kind: type) -> NDArray[Any]:
 
 def _wrong(timeline: Timeline) -> str:
     """What in a timeline points nowhere or is no time; empty: nothing."""
-    spans, count = timeline.spans, len(timeline.spans.end)
-    if any(len(getattr(spans, field.name)) != count for field in fields(Spans)):
+    spans, contended, count = timeline.spans, timeline.contended, len(timeline.spans.end)
+    lengths = {len(column) for column in (contended.span, contended.resource, contended.seconds)}
+    if len(lengths) > 1 or any(len(getattr(spans, field.name)) != count for field in fields(Spans)):
         return "its columns are not of one length"
-    span = np.array([row[0] for row in timeline.contended], dtype=np.int64)
-    resource = np.array([row[1] for row in timeline.contended], dtype=np.int64)
     tied = [row for op in timeline.ops for row, _ in (*op.demands, *op.parts)] + [op.bound_by for op in timeline.ops]
     ranges = (
         ("op", spans.op, 0, len(timeline.ops)),
@@ -150,8 +147,8 @@ def _wrong(timeline: Timeline) -> str:
         ("cause", spans.cause, 0, 4),
         ("cause_span", spans.cause_span, -1, count),
         ("peer", spans.peer, -1, count),
-        ("contended_span", span, 0, count),
-        ("contended_resource", resource, 0, len(timeline.resources)),
+        ("contended_span", contended.span, 0, count),
+        ("contended_resource", contended.resource, 0, len(timeline.resources)),
         ("rank_class", np.array([op.rank_class for op in timeline.ops]), 0, len(timeline.rank_classes)),
         ("stream", np.array([op.stream for op in timeline.ops]), 0, len(timeline.stream_names)),
         ("resource of an op", np.array(tied), -1, len(timeline.resources)),
