@@ -273,7 +273,7 @@ class Engine(Host):
         self._go_on_together(list(zip(runs, chains, strict=True)), now)
 
     def _go_on_together(self, ended: Sequence[tuple[Run | None, Chain]], now: float) -> None:
-        """As ``_go_on``, of chains; ``ended``: what was laid out of each, and its last op if that is a run of its own."""
+        """As ``_go_on``, of chains of which something has ended, each with its last op if that is a run of its own."""
         freed = [(chain.last_span, chain.template.kernels[chain.at - 1]) for _, chain in ended]
         for run, _ in ended:
             if run is not None:
