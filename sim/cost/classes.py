@@ -72,10 +72,10 @@ class _Graph:
         self.copies = any(isinstance(work, Copy) for work in works)
         self.host = any(isinstance(work, HostWork) for work in works)
         exchanges = _exchanges(works)
-        self.probes = {axis: list(exchanges.get(axis, ())) for axis in self.axes}
+        self.probes = {axis: tuple(exchanges.get(axis, ())) for axis in self.axes}
         self._rank_edges()
-        for number, (axis, groups) in enumerate(self.axes.items()):
-            self._axis_edges(axis, number, groups)
+        for axes in self._alike():
+            self._axes_edges(axes)
         self.resources, self.vertex_of = self._met()
         self.start = self._start(workload)
 
@@ -99,36 +99,55 @@ class _Graph:
             pairs += [(14, place.nvme)] if place.nvme >= 0 else []
         return pairs
 
-    def _axis_edges(self, axis: str, number: int, groups: Ints) -> None:
-        """Edges from each group to its members and to the resources that its exchanges cross.
+    def _alike(self) -> list[list[str]]:
+        """Axes whose groups do the same in the same way: the edges of those are made at once.
+
+        NOTE: a deep pipeline has an axis of messages for each pair of neighbours, and all of them are alike.
+        """
+        found: dict[object, list[str]] = {}
+        for axis, groups in self.axes.items():
+            work = tuple(replace(probe, axis="") for probe in self.probes[axis])
+            found.setdefault((groups.shape[1], axis.startswith("p2p"), work), []).append(axis)
+        return list(found.values())
+
+    def _axes_edges(self, axes: list[str]) -> None:
+        """Edges from each group of axes that are alike to its members and to the resources that its exchanges cross.
 
         Groups with the same GPUs at the same distances between nodes share one pattern of resources.
         """
-        vertices = self.offsets[axis] + np.arange(len(groups), dtype=np.int64)
+        numbers = {axis: number for number, axis in enumerate(self.axes)}
+        groups = np.concatenate([self.axes[axis] for axis in axes])
+        counts = [len(self.axes[axis]) for axis in axes]
+        vertices = np.concatenate([self.offsets[axis] + np.arange(len(self.axes[axis])) for axis in axes])
         members = groups.shape[1]
-        pair = axis.startswith("p2p")  # sender and receiver are told apart, members of other groups are not
-        role = 1000 + 10 * number + (np.arange(members) if pair else np.zeros(members, dtype=np.int64))
-        self._add(np.repeat(vertices, members), groups.reshape(-1), np.tile(role, len(groups)))
+        pair = axes[0].startswith("p2p")  # sender and receiver are told apart, members of other groups are not
+        role = np.repeat([1000 + 10 * numbers[axis] for axis in axes], counts)[:, None] + pair * np.arange(members)
+        self._add(np.repeat(vertices, members), groups.reshape(-1), role.reshape(-1))
+        nodes, gpus = self.placed.node[groups], self.placed.gpu[groups]
+        leaves, pods = self.cluster.leaf(nodes), self.cluster.pod(nodes)
+        shapes = partition(row_keys(self._seats(groups, vertices)))
+        by_shape = np.split(np.argsort(shapes.colour, kind="stable"), np.cumsum(shapes.size)[:-1])
+        for rows, mine in zip(shapes.first.tolist(), by_shape, strict=True):
+            where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
+            ids, label = self._pattern(axes[0], where)
+            begins = [level[:, :1] for level in (nodes, leaves, pods)]
+            at = self._moved(ids, [level[rows] for level in begins], [level[mine] for level in begins])
+            touched = np.repeat(vertices[mine], len(ids))
+            self._add(touched, self.base + at.reshape(-1), np.tile(label, len(mine)))
+
+    def _seats(self, groups: Ints, vertices: Ints) -> Ints:
+        """Where the members of each group sit as its first sees it (groups, numbers): equal rows, like resources."""
         nodes, gpus = self.placed.node[groups], self.placed.gpu[groups]
         width, kinds = max(len(kind.places) for kind in self.cluster.kinds), len(self.cluster.kinds)
-        leaves, pods = self.cluster.leaf(nodes), self.cluster.pod(nodes)
         grid = self.cluster.grid
         apart = nodes - nodes[:, :1] if grid is None else grid.moved(nodes, nodes[:, :1], np.zeros_like(nodes))
         seats = (apart * width + gpus) * kinds + self.placed.kind[groups]
         if grid is not None and kinds > 1:  # a message meets nodes of any kind: every group on its own
             seats = np.concatenate([seats, vertices[:, None]], axis=1)
-        for there, above in ((self.cluster.leaves, leaves), (self.cluster.pods, pods)):
-            if there:  # and how far apart their leaves and pods are
-                seats = np.concatenate([seats, above - above[:, :1]], axis=1)
-        shapes = partition(row_keys(seats))
-        by_shape = np.split(np.argsort(shapes.colour, kind="stable"), np.cumsum(shapes.size)[:-1])
-        for rows, mine in zip(shapes.first.tolist(), by_shape, strict=True):
-            where = list(zip(nodes[rows].tolist(), gpus[rows].tolist(), strict=True))
-            ids, label = self._pattern(axis, where)
-            begins = [level[:, :1] for level in (nodes, leaves, pods)]
-            at = self._moved(ids, [level[rows] for level in begins], [level[mine] for level in begins])
-            touched = np.repeat(vertices[mine], len(ids))
-            self._add(touched, self.base + at.reshape(-1), np.tile(label, len(mine)))
+        levels = ((self.cluster.leaves, self.cluster.leaf), (self.cluster.pods, self.cluster.pod))
+        for above in [level(nodes) for there, level in levels if there]:  # and how far apart their leaves and pods are
+            seats = np.concatenate([seats, above - above[:, :1]], axis=1)
+        return seats
 
     def _moved(self, ids: Ints, origin: list[Ints], to: list[Ints]) -> Ints:
         """Resources (groups, ids) that lie from each group's node, leaf, pod ``to`` as ``ids`` do from ``origin``."""
