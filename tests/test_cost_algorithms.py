@@ -63,6 +63,15 @@ def test_trees_send_what_their_busiest_node_does(nodes, sent):
     assert rings.duration == pytest.approx(2 * 1e9 * (8 * nodes - 1) / (8 * nodes) / (8 * GIB_S))
 
 
+def test_trees_too_pass_through_a_node_but_for_those_of_its_switch():
+    """A chain through eight GPUs keeps half of the adapters' rate; with NVLS each GPU sends its part from its own."""
+    whole, half = (replace(switched(nodes=4, nic=1.0).nics, through=through) for through in (1.0, 0.5))
+    for asked, slower in (("tree", 2.0), ("nvls_tree", 1.0)):
+        spec = switched(nodes=4, nic=1.0, asked=asked)
+        took = [chosen("all_reduce", 1e9, ring(4), build(replace(spec, nics=nics))).duration for nics in (whole, half)]
+        assert took[1] == pytest.approx(slower * took[0]), asked
+
+
 def test_switches_of_the_network_send_half_of_a_ring():
     spec = replace(machine(16, asked="sharp", nic=1.0).spec, fabric=FabricSpec(nodes_per_leaf=16, reduction=True))
     assert chosen("all_reduce", 1e9, ring(16), build(spec)).duration == pytest.approx(1e9 / (8 * GIB_S))

@@ -189,6 +189,20 @@ def test_memory_can_be_the_bottleneck():
     assert c.kinds[0].resources[cost.bound_by].name == "gpu0.hbm"
 
 
+@pytest.mark.parametrize(("gpus", "kept"), [((0,), 1.0), ((0, 4), 0.25), (tuple(range(8)), 0.25)])
+def test_a_ring_through_several_gpus_keeps_a_part_of_the_adapters(gpus, kept):
+    """2S(n-1)/n over the adapters of the node's members, at the part of their rate that ``through`` leaves."""
+    c = build(replace(SPEC, nodes=4, nics=replace(NICS, count=4, bandwidth=25e9, efficiency=0.8, through=0.25)))
+    members = [(node, gpu) for node in range(4) for gpu in gpus]
+    cost = ring_demand("all_reduce", 1e9, members, c)
+    n, rate = len(members), min(4, len(gpus)) * 25e9 * 0.8 * kept
+    assert cost.duration == pytest.approx(2e9 * (n - 1) / n / rate)
+    walked = dict(zip(cost.ids.tolist(), cost.amounts.tolist(), strict=True))
+    once = ring_demand("broadcast", 1e9, members, c)
+    assert (once.amounts > 0).all()
+    assert set(once.ids.tolist()) <= set(walked), "what is left out of a ring is left out whole"
+
+
 def walked_broadcast(members: list[tuple[int, int]], size: float, c: Cluster) -> dict[int, float]:
     """Broadcast walked hop by hop on each channel, with one NIC a GPU and equal nodes: an independent account."""
     nodes = list(dict.fromkeys(node for node, _ in members))

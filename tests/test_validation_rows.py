@@ -65,7 +65,13 @@ def test_run_conditions_are_read_where_the_row_says_them():
     assert document(plain)["stack"] == "nanotron"
     assert document(checked)["stack"] == "nanotron-checked"
     assert "tp_overlap" not in document(plain)["layout"], "what nanotron overlaps its stack says"
-    assert document(row(inter="4x Omni-Path 100Gb/s per node"))["cluster"]["extends"] == "jean-zay"
+
+
+def test_a_machine_is_known_by_its_network():
+    """Where a row names a network that only one shipped machine has, it is that one, with all that is known of it."""
+    for words, machine in (("4x Omni-Path 100Gb/s per node", "jean-zay"), ("800 Gb/s; 4x HDR 200G", "a100-x8-4hdr")):
+        said = document(row(inter=words, gpus=16, dp=16, nic_gbit_per_gpu=100))["cluster"]
+        assert said == {"extends": machine, "nodes": 2}
 
 
 def test_nanotron_closes_a_stage_when_its_share_is_reached():

@@ -206,6 +206,17 @@ def test_scatter_gather_sends_a_part_from_each_rank():
     assert size[0] == 4 * size[1]
 
 
+def test_scatter_gather_is_the_stacks_unless_the_layout_says():
+    """Megatron-LM and DeepSpeed do it wherever there are tensor-parallel ranks and stages, and no sequence parallelism."""
+    few = ["stack=megatron-deepspeed-2022", "model=gpt2-355m", "layout={tp: 2, pp: 2, dp: 2}"]
+    asked = {
+        "": True, "layout.scatter_gather=false": False, "layout.sequence_parallel=true": False,
+        "layout={tp: 1, pp: 2, dp: 4}": False, "layout={tp: 2, pp: 1, dp: 4}": False, "stack=megatron-core-2024": False,
+    }  # fmt: skip
+    for more, parts in asked.items():
+        assert load("quickstart", [*few, *([more] if more else [])]).scenario.layout.scatter_gather is parts, more
+
+
 def test_uneven_stages_and_partial_recompute():
     scenario = parallel(pp=2, accumulation=2, stage_layers=(6, 2))
     step = simulate(replace(scenario, recompute="full", recompute_layers=1))

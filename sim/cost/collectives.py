@@ -12,7 +12,9 @@ latency as NCCL's tuner reckons it (``src/graph/tuning.cc``):
 Several nodes. NCCL lays rings so that each enters a node once, visits its members and leaves; there are as many
 rings (channels) as NICs that serve the members, each with an equal part of the buffer, entering and leaving by a NIC
 of its own (NCCL_CROSS_NIC=0). So the bytes between nodes are spread over those NICs, and each channel leaves out one
-of the hops inside the node. A node in which one NIC serves the group uses that NIC alone.
+of the hops inside the node. A node in which one NIC serves the group uses that NIC alone. A channel
+that passes several GPUs leaves from another one than it entered at; ``nics.through`` is the part of the adapters' rate
+that this leaves, 1 where the second GPU reaches the adapter as well as the first.
 
 Limits. A network hop does not load PCIe, nor NVLink where the GPU at the end of a channel is not the one next to its
 NIC.
@@ -148,8 +150,8 @@ def _ring_loads(nodes: Nodes, moved: float, hbm: float, cluster: Cluster) -> _Lo
             starts = channels(gpus, kind)
             tables[key] = _node_loads(gpus, moved, len(nodes) == 1, kind, starts)
             for start in starts if len(nodes) > 1 else ():
-                add(tables[key], kind.places[gpus[start]].nic_rx, moved / len(starts))
-                add(tables[key], kind.places[gpus[start]].nic_tx, moved / len(starts))
+                add(tables[key], kind.places[gpus[start]].nic_rx, crossed(moved / len(starts), gpus, kind))
+                add(tables[key], kind.places[gpus[start]].nic_tx, crossed(moved / len(starts), gpus, kind))
             for g in gpus:
                 add(tables[key], kind.places[g].hbm, hbm)
         found[node] = tables[key]
@@ -198,6 +200,12 @@ def channels(gpus: tuple[int, ...], kind: NodeKind) -> list[int]:
     return list(first.values())
 
 
+def crossed(size: float, gpus: tuple[int, ...], kind: NodeKind) -> float:
+    """What ``size`` bytes of a channel load an adapter with: more where it passes several GPUs (``nics.through``)."""
+    assert kind.spec.nics is not None
+    return size / kind.spec.nics.through if len(gpus) > 1 else size
+
+
 def _open_ring(loads: _Loads, nodes: Nodes, size: float, cluster: Cluster) -> None:
     """Take the hop into the root out of a closed ring: nothing returns to where a broadcast began.
 
@@ -223,12 +231,12 @@ def _open_ring(loads: _Loads, nodes: Nodes, size: float, cluster: Cluster) -> No
         for local in root.peer[end][gpus[0]]:
             add(loads[root_node], local, -returning / len(ends))
     if several:
-        add(loads[root_node], places[gpus[0]].nic_rx, -part)
+        add(loads[root_node], places[gpus[0]].nic_rx, -crossed(part, gpus, root))
         exits = channels(last_gpus, last)
         # With as many channels here as at the root it is the first of them; otherwise each loses its share.
         for start in exits[:1] if len(exits) == entries else exits:
             lost = part if len(exits) == entries else part / len(exits)
-            add(loads[last_node], last.places[last_gpus[start]].nic_tx, -lost)
+            add(loads[last_node], last.places[last_gpus[start]].nic_tx, -crossed(lost, last_gpus, last))
             add(loads[last_node], last.places[last_gpus[start - 1]].hbm, -lost)
 
 

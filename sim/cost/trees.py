@@ -22,7 +22,7 @@ from math import log2
 import numpy as np
 
 from sim.cluster.types import Cluster, NodeKind
-from sim.cost.collectives import add, channels, hop
+from sim.cost.collectives import add, channels, crossed, hop
 from sim.cost.traffic import Demand, Nodes, Traffic, demand_of
 
 # HBM bytes per byte of buffer: a member of a tree reads its part, receives and adds twice, passes on and writes;
@@ -88,17 +88,19 @@ def _per_node(nodes: Nodes, cluster: Cluster, inside: _Inside, sent: float) -> D
         key = (int(cluster.kind_of[node]), gpus)
         if key not in tables:
             tables[key] = inside(gpus, kind)
-            _adapters(tables[key], gpus, kind, sent)
+            _adapters(tables[key], gpus, kind, sent, passes=inside is _chain)
         amounts.update((cluster.at(node, local), amount) for local, amount in tables[key].items())
     _uplinks(amounts, nodes, cluster, sent)
     return demand_of(amounts)
 
 
-def _adapters(loads: dict[int, float], gpus: tuple[int, ...], kind: NodeKind, sent: float) -> None:
+def _adapters(loads: dict[int, float], gpus: tuple[int, ...], kind: NodeKind, sent: float, *, passes: bool) -> None:
+    """``passes``: a channel goes on to the node's other members, and leaves from another than it entered at."""
     used = channels(gpus, kind) if sent else []
     for start in used:
-        add(loads, kind.places[gpus[start]].nic_tx, sent / len(used))
-        add(loads, kind.places[gpus[start]].nic_rx, sent / len(used))
+        size = crossed(sent / len(used), gpus, kind) if passes else sent / len(used)
+        add(loads, kind.places[gpus[start]].nic_tx, size)
+        add(loads, kind.places[gpus[start]].nic_rx, size)
 
 
 def _uplinks(amounts: dict[int, float], nodes: Nodes, cluster: Cluster, sent: float) -> None:

@@ -283,7 +283,7 @@ class LayoutFile(Block):
     )
     stage_layers: tuple[CountOrZero, ...] | None = _listed("pp: layers of each virtual stage; default: even")
     p2p_overlap: bool | None = _or(None, "pp: messages travel while the rank computes; default: true")
-    scatter_gather: bool | None = _or(None, "pp with tp: send 1/tp from each rank, gather on arrival")
+    scatter_gather: bool | None = _or(None, "pp with tp: send 1/tp from each rank, gather on arrival; default: the stack's")
     capacity_factor: Factor | None = _or(None, "experts: rows of an expert over the mean; default: dropless")
     expert_imbalance: Factor | None = _or(None, "experts: rows of the busiest rank over the mean; default 1.0")
     expert_dispatch: Literal["all_to_all", "once_per_node"] | None = _or(
@@ -391,6 +391,7 @@ class StackFile(Block):
     vectorised: bool = _or(False, "element-wise passes sustain fused_fraction of bandwidth, not naive_fraction")
     fused_accumulate: bool = _or(False, "products of weight gradients add to the gradient buffer themselves")
     p2p_waits: bool = _or(False, "the host waits for each message that a stage receives")
+    scatter_gather: bool = _or(False, "pp with tp: messages go in parts, one a rank, and are gathered on arrival")
     tensorwise_step: bool = _or(False, "norm, clipping, copies and zeroing take a kernel for each tensor")
     async_tp: bool = _or(False, "backward exchanges input gradients over tp beside the weight gradient's product")
     collective_check: SecondsOrZero = _or(0.0, "host time before a collective to see that a member called it, each")

@@ -141,6 +141,8 @@ def _layout(draft: Draft, schedule: types.ScheduleFile | None) -> types.LayoutSp
     for key in ("grad_bucket", "gather_bucket", "overlap_grad_reduce", "prefetch"):
         if keys[key] is None:
             keys[key] = getattr(draft.stack, key)
+    if keys["scatter_gather"] is None and draft.layout.tp > 1 and draft.layout.pp > 1:
+        keys["scatter_gather"] = draft.stack.scatter_gather and not draft.layout.sequence_parallel
     return types.LayoutSpec(**{key: value for key, value in keys.items() if value is not None})
 
 

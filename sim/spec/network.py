@@ -15,7 +15,8 @@ class NicSpec:
 
     ``step_latency`` is a hop of a ring, ``tree_latency`` one of a tree (0: the same), ``fill`` what a chunk of a
     pipeline costs at a hop (s), all of the Simple protocol. ``all_to_all``: what an all-to-all keeps of
-    ``bandwidth * efficiency``.
+    ``bandwidth * efficiency``. ``through``: what rings and trees keep of it that pass several GPUs of the node on their
+    way, and so leave from another GPU than they entered at.
     """
 
     count: int
@@ -25,6 +26,7 @@ class NicSpec:
     tree_latency: float = 0.0
     fill: float = 0.0
     all_to_all: float = 1.0
+    through: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,7 @@ class NicFile(Block):
     tree_latency: SecondsOrZero = _or(0.0, "one hop of a tree between nodes, Simple protocol; 0: step_latency")
     fill: SecondsOrZero = _or(0.0, "cost of a chunk in a pipeline between nodes, at a hop")
     all_to_all: Fraction = _or(1.0, "part of the sustained rate that an all-to-all keeps")
+    through: Fraction = _or(1.0, "part of the sustained rate that rings and trees keep which pass several of its GPUs")
 
 
 class VariationFile(Block):

@@ -24,8 +24,8 @@ class StackSpec:
 
     ``fused_accumulate``: the product of a weight gradient adds to the gradient buffer as it writes (Megatron-LM's
     gradient_accumulation_fusion). ``p2p_waits``: the host waits for each message between stages (Megatron-LM
-    synchronises after it). ``tensorwise_step``: norm, clipping, copies of master weights and zeroing take a kernel for
-    each tensor. ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
+    synchronises after it). ``scatter_gather``: it goes in parts, one a tensor-parallel rank, unless the layout says.
+    ``tensorwise_step``: norm, clipping, copies of master weights and zeroing take a kernel for each tensor. ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
     sequence-parallel input gathered again beside the input gradient's (Megatron-LM from the end of 2021).
     ``collective_check``: seconds of the host before each collective for each member, where the framework first sees
     that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``handover``: seconds that a collective among kernels takes
@@ -60,6 +60,7 @@ class StackSpec:
     vectorised: bool = False  # element-wise passes move memory as fast as fused kernels (PyTorch since 1.5)
     fused_accumulate: bool = False
     p2p_waits: bool = False
+    scatter_gather: bool = False
     tensorwise_step: bool = False
     async_tp: bool = False
     collective_check: float = 0.0

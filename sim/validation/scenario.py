@@ -27,6 +27,9 @@ MACHINES = {
 }
 """GPU of a row -> the shipped machine that holds it, for its host and links."""
 
+NETWORKS = {"Omni-Path": "jean-zay", "4x HDR": "a100-x8-4hdr"}
+"""Words in what a row says of the network between nodes -> the shipped machine that has it, if it is a row of A100."""
+
 STACKS = {
     "korthikanti": "megatron-lm-2022",
     "narayanan": "megatron-lm-2021",
@@ -196,8 +199,10 @@ def _cluster(row: Row) -> dict[str, Any]:
     if MACHINES[gpu].endswith("nvl72"):  # a tray is no node: what a GPU reaches over NVLink is the whole rack
         per = 72
     nodes = -(-gpus // per)
-    omni_path = "Omni-Path" in row.text("inter")  # of all machines here only Jean Zay has it
-    cluster: dict[str, Any] = {"extends": "jean-zay" if omni_path else MACHINES[gpu], "nodes": nodes}
+    own = [machine for words, machine in NETWORKS.items() if words in row.text("inter") and gpu == "a100-sxm-80gb"]
+    cluster: dict[str, Any] = {"extends": own[0] if own else MACHINES[gpu], "nodes": nodes}
+    if own:
+        return cluster
     rate, measured = row.number("nic_gbit_per_gpu"), row.number("measured_world_allreduce_busbw_GBps")
     if nodes > 1 and (rate or measured):
         cluster["nics"] = {"count": per, "sources": {"count": "one for each GPU"}}
