@@ -77,8 +77,16 @@ TASKS: dict[str, Task] = {
         every=2,
     ),
     "jean-zay": Task(
-        tables=("bigscience",), keys=("cluster.nvlink.bridge=50 GB/s:200 GB/s", "cluster.nics.efficiency=0.3:1.0"),
-        every=2,
+        tables=("bigscience",), every=3,
+        keys=(
+            "cluster.nvlink.bridge=60 GB/s:200 GB/s", "cluster.nics.efficiency=0.2:0.9", "cluster.nics.through=0.15:1.0",
+        ),
+    ),
+    "megatron-lm on A100": Task(
+        tables=("narayanan", "korthikanti"), keys=("stack.sustained.a100-sxm-80gb=0.9:1.1",)
+    ),
+    "vtrain-multi": Task(
+        tables=("vtrain-multi",), keys=("cluster.nics.through=0.08:1.0", "stack.sustained.a100-sxm-80gb=0.9:1.1")
     ),
     "vtrain-single": Task(tables=("vtrain-single",), keys=("stack.launch_factor=3:20",), every=8),
     "simumax-b200": Task(
