@@ -78,9 +78,7 @@ TASKS: dict[str, Task] = {
     ),
     "jean-zay": Task(
         tables=("bigscience",), every=3,
-        keys=(
-            "cluster.nvlink.bridge=60 GB/s:200 GB/s", "cluster.nics.efficiency=0.2:0.9", "cluster.nics.through=0.15:1.0",
-        ),
+        keys=("cluster.nvlink.bridge=60 GB/s:200 GB/s", "cluster.nics.efficiency=0.2:0.9"),
     ),
     "megatron-lm on A100": Task(
         tables=("narayanan", "korthikanti"), keys=("stack.sustained.a100-sxm-80gb=0.9:1.1",)

@@ -47,9 +47,9 @@ def draw(number):
     link = replace(scenario.cluster.host_link, gpus_per_uplink=1)
     scenario = on(scenario, nodes=max(world // gpus, 1), gpus_per_host=gpus, host_link=link)
     if pick.random() < 0.4:
-        scenario = on(
-            scenario, nics=NicSpec(count=pick.choice([1, 2]), bandwidth=25e9, efficiency=0.9, step_latency=1e-5, through=0.5)
-        )
+        adapters = pick.choice([1, 2])
+        nics = NicSpec(count=adapters, bandwidth=25e9, efficiency=0.9, step_latency=1e-5, through=0.5)
+        scenario = on(scenario, nics=nics)
     if number % 3 == 0:
         scenario = _with_experts(pick, scenario)
     if number % 5 == 0:

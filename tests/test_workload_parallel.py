@@ -207,7 +207,7 @@ def test_scatter_gather_sends_a_part_from_each_rank():
 
 
 def test_scatter_gather_is_the_stacks_unless_the_layout_says():
-    """Megatron-LM and DeepSpeed do it wherever there are tensor-parallel ranks and stages, and no sequence parallelism."""
+    """Megatron-LM and DeepSpeed do where there are tensor-parallel ranks and stages."""
     few = ["stack=megatron-deepspeed-2022", "model=gpt2-355m", "layout={tp: 2, pp: 2, dp: 2}"]
     asked = {
         "": True, "layout.scatter_gather=false": False, "layout.sequence_parallel=true": False,

@@ -283,7 +283,9 @@ class LayoutFile(Block):
     )
     stage_layers: tuple[CountOrZero, ...] | None = _listed("pp: layers of each virtual stage; default: even")
     p2p_overlap: bool | None = _or(None, "pp: messages travel while the rank computes; default: true")
-    scatter_gather: bool | None = _or(None, "pp with tp: send 1/tp from each rank, gather on arrival; default: the stack's")
+    scatter_gather: bool | None = _or(
+        None, "pp with tp: send 1/tp from each rank, gather on arrival; default: the stack's"
+    )
     capacity_factor: Factor | None = _or(None, "experts: rows of an expert over the mean; default: dropless")
     expert_imbalance: Factor | None = _or(None, "experts: rows of the busiest rank over the mean; default 1.0")
     expert_dispatch: Literal["all_to_all", "once_per_node"] | None = _or(

@@ -25,11 +25,12 @@ class StackSpec:
     ``fused_accumulate``: the product of a weight gradient adds to the gradient buffer as it writes (Megatron-LM's
     gradient_accumulation_fusion). ``p2p_waits``: the host waits for each message between stages (Megatron-LM
     synchronises after it). ``scatter_gather``: it goes in parts, one a tensor-parallel rank, unless the layout says.
-    ``tensorwise_step``: norm, clipping, copies of master weights and zeroing take a kernel for each tensor. ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
+    ``tensorwise_step``: norm, clipping, copies of master weights and zeroing take a kernel for each tensor.
+    ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
     sequence-parallel input gathered again beside the input gradient's (Megatron-LM from the end of 2021).
     ``collective_check``: seconds of the host before each collective for each member, where the framework first sees
-    that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``handover``: seconds that a collective among kernels takes
-    beyond what it takes alone: from stream to stream by events and back, and members that come late.
+    that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``handover``: seconds that a collective among kernels
+    takes beyond what it takes alone: from stream to stream by events and back, and members that come late.
     ``blocking_launches``: the host waits for each kernel (CUDA_LAUNCH_BLOCKING=1). ``reducer_buckets``:
     DistributedDataParallel holds its buckets beside the gradients. ``flat_gather``: updated parameters are gathered
     through a flat copy. ``tp_buffers``: buffers of a whole region's input, kept for good.
