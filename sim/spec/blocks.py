@@ -271,7 +271,9 @@ class LayoutFile(Block):
     dp_replicate: Count | None = _or(None, "HSDP: groups that hold copies of the shards; divides dp * cp")
     sequence_parallel: bool | None = _or(None, "tp: split tokens over its ranks between attention and MLP")
     tp_overlap: bool | None = _or(None, "tp: run its collectives under the neighbouring GEMM (async-TP)")
-    cp_kind: Literal["ring", "all_gather"] | None = _or(None, "cp: pass keys and values round a ring, or gather them")
+    cp_kind: Literal["ring", "all_gather", "all_to_all"] | None = _or(
+        None, "cp: pass keys and values round a ring, gather them, or exchange tokens for heads (Ulysses)"
+    )
     schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "dualpipev"] | None = _or(
         None, "pp: order of actions; default 1f1b"
     )
@@ -407,6 +409,7 @@ class StackFile(Block):
     separate_products: bool = _or(False, "queries, keys, values, gate and up are products of their own")
     library_loss: bool = _or(False, "the unfused loss is PyTorch's log-softmax and likelihood, not Megatron's passes")
     metric_losses: CountOrZero = _or(0, "unfused fp32 losses of the logits a microbatch, for the trainer's metrics")
+    context_parts: bool = _or(False, "cp: keys of every query head, a kernel a part, merged in eager fp32 passes")
     fused_experts: bool = _or(False, "narrow recipes: experts' products do what stands between them")
     fused_latent_rope: bool = _or(False, "latent attention: heads are rotated and joined in one kernel each way")
     loss_gradient_ahead: bool = _or(False, "the fused loss makes the gradient of the logits in forward")

@@ -47,7 +47,7 @@ def _windows(d: Draft) -> Iterator[Finding]:
 
 
 def _window_parts(d: Draft) -> Iterator[Finding]:
-    if d.model.sliding_window and d.layout.cp > 1 and d.layout.cp_kind != "all_gather":
+    if d.model.sliding_window and d.layout.cp > 1 and d.layout.cp_kind in (None, "ring"):
         what = "ring exchange of a window's keys is not simulated; set cp_kind: all_gather, or cp: 1"
         yield "layout.cp_kind", what
 

@@ -67,6 +67,18 @@ def _context(d: Draft) -> Iterator[Finding]:
         yield "layout.cp", f"{what}; use a stack with flash attention, or cp: 1"
 
 
+def _heads_exchanged(d: Draft) -> Iterator[Finding]:
+    layout, model = d.layout, d.model
+    if layout.cp == 1 or layout.cp_kind != "all_to_all":
+        return
+    keys = model.heads if model.attention == "mla" else model.kv_heads or model.heads
+    for name, heads in (("heads", model.heads), ("kv_heads", keys)):
+        if heads % (layout.tp * layout.cp):
+            what = f"all_to_all gives each of tp * cp = {layout.tp * layout.cp} ranks whole heads, of {name} = {heads}"
+            yield "layout.cp_kind", f"{what}; lower cp, or set cp_kind: ring"
+            return
+
+
 def _stages(d: Draft) -> Iterator[Finding]:
     layout, layers = d.layout, d.model.layers
     virtual = layout.virtual_stages or 1
@@ -216,6 +228,7 @@ CHECKS = (
     Check("tensor parallelism divides", ("layout", "model"), _tensor),
     Check("tokens divide", ("layout", "batch"), _tokens),
     Check("context parallelism needs flash attention", ("layout", "stack"), _context),
+    Check("heads divide over context-parallel ranks", ("layout", "model"), _heads_exchanged),
     Check("layers divide over stages", ("layout", "model"), _stages),
     Check("interleaving", ("layout", "batch"), _interleaving),
     Check("one order of actions", ("layout",), _own_order),

@@ -75,6 +75,7 @@ class StackSpec:
     separate_products: bool = False  # queries, keys, values, gate and up are not merged into two products
     library_loss: bool = False  # the unfused loss is PyTorch's log_softmax and nll_loss
     metric_losses: int = 0  # cross entropies that the trainer takes of each microbatch's logits for its metrics
+    context_parts: bool = False  # cp: gathers keys of every query head, a kernel a part, eager merges (PyTorch)
     fused_experts: bool = False  # narrow: experts' products do biases, activation, scores and casts between them
     fused_latent_rope: bool = False  # latent attention rotates and joins parts of heads in one kernel each way
     loss_gradient_ahead: bool = False  # the fused loss makes the gradient of the logits in forward

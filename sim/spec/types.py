@@ -314,7 +314,7 @@ class LayoutSpec:
     dp_replicate: int = 1  # HSDP: dp = dp_replicate x shard; parameters are sharded within, replicated across
     sequence_parallel: bool = False
     tp_overlap: bool = False  # TP collectives run under the GEMM they feed (async-TP, user buffers)
-    cp_kind: Literal["ring", "all_gather"] = "ring"
+    cp_kind: Literal["ring", "all_gather", "all_to_all"] = "ring"
     schedule: str = "1f1b"
     schedule_file: ScheduleFile | None = None  # the user's own order, instead of a schedule by name
     virtual_stages: int = 1  # model chunks a pipeline rank holds (interleaving)

@@ -58,7 +58,7 @@ CHECKED_BELOW = 440.0
 """GB/s of a run's own all-reduce over the 8 GPUs of a node: nanotron's runs measured 452 to 462 or 389 to 431, and
 those below spent milliseconds more in each collective, in proportion to its ranks: they checked them on the host."""
 
-FSDP = ("pytorch-fsdp", "llm-foundry-2023", "torchtitan-compile")
+FSDP = ("pytorch-fsdp", "llm-foundry-2023", "torchtitan-compile", "torchtitan-compile-2025")
 """Stacks whose ZeRO is FSDP's."""
 
 FP8 = {"fp8": "tensorwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
@@ -93,6 +93,10 @@ recompute_modules."""
 
 RERUN_NOT = (("sinks", "mxfp8", ""), ("MLA", "mxfp8", "gb300"))
 """Recipes that run nothing again: such a word, precision and (any) GPU."""
+
+CONTEXT = {"simumax-b200": "all_to_all", "torchtitan": "all_gather"}
+"""How context parallelism exchanges: SimuMax's launch scripts say --cp-comm-type a2a, and its tables time attention over
+whole sequences of a part of the heads; torchtitan's context_parallel_rotate_method is allgather. Others: p2p."""
 
 WINDOWS = re.compile(r"(alternating )?(?:(\d+) )?sliding window (\d+)(?: / (?:1 )?full)?(, sinks)?")
 """``alternating sliding window 128 / full, sinks``; ``5 sliding window 1024 / 1 full``; ``sliding window 4096``."""
@@ -222,6 +226,8 @@ def _layout(row: Row) -> dict[str, Any]:
     }  # fmt: skip
     if layout["zero"] == 2 and _stack(row) in FSDP:  # SHARD_GRAD_OP: gathered once, freed after backward
         layout |= {"zero": 3, "reshard_after_forward": False}
+    if cp > 1 and row.text("source") in CONTEXT:
+        layout["cp_kind"] = CONTEXT[row.text("source")]
     if tp > 1:
         recipe = _stack(row) in RECIPES
         layout["sequence_parallel"] = row.flag("sequence_parallel", default=recipe or row.flag("gated_mlp"))
@@ -309,5 +315,7 @@ def _condition(row: Row) -> str:
         return "-checked"
     if named == "megatron-bridge-2025" and row.whole("experts") and row.text("precision") == "mxfp8":
         return "-fused-experts"
+    if named == "torchtitan-compile" and row.text("gpu").startswith("h200"):  # June 2025; those on H100 are older
+        return "-2025"
     blocking = named == "megatron-deepspeed-2022" and "CUDA_LAUNCH_BLOCKING=1" in row.text("notes")
     return "-blocking" if blocking else ""

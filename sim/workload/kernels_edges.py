@@ -153,7 +153,7 @@ def loss_forward(shape: Shape) -> Kernels:
     """
     logits, wide = loss_bytes(shape)
     row, dtype = float(shape.tokens * FP32), shape.precision.compute
-    if shape.stack.library_loss:
+    if shape.stack.library_loss and not shape.stack.fused_cross_entropy:
         cast = (memory_pass("loss.to_fp32", logits, wide, dtype=dtype),) if loss_cast(shape) else ()
         return (*cast, memory_pass("loss.log_softmax", wide, wide, dtype=dtype))
     if shape.stack.fused_cross_entropy and shape.stack.loss_gradient_ahead:
@@ -188,7 +188,7 @@ def loss_backward(shape: Shape) -> Kernels:
     """The saved softmax minus one at the target, times the loss's gradient (, cast back); one pass if fused."""
     logits, wide = loss_bytes(shape)
     row, dtype = float(shape.tokens * FP32), shape.precision.compute
-    if shape.stack.library_loss:
+    if shape.stack.library_loss and not shape.stack.fused_cross_entropy:
         passes = [("likelihood_grad", 0.0, wide), ("log_softmax_grad", 2 * wide, wide)]
         passes += [("from_fp32", wide, logits)] if loss_cast(shape) else []
         return tuple(memory_pass(f"loss.{n}", r, w, role="input_grad", dtype=dtype) for n, r, w in passes)

@@ -13,6 +13,7 @@ that something else reads as well (the context under flash attention, the router
 
 from __future__ import annotations
 
+from sim.workload.context import context_workspace
 from sim.workload.kernels_again import again_by_products
 from sim.workload.kernels_edges import loss_bytes
 from sim.workload.kernels_latent import latent_widths
@@ -192,7 +193,7 @@ def layer_workspace(shape: Shape, layer: int = 0) -> float:
         mlp = one.act(max(one.ffn + one.up_width, 2 * shape.hidden))
     if shape.flash:
         attention = 2 * shape.act(shape.q_width + shape.kv_width + shape.value_width)
-        attention += shape.tokens * shape.q_width * FP32
+        attention += shape.tokens * shape.q_width * FP32 + context_workspace(shape)
     else:
         attention = 2.0 * shape.scores * shape.elem
     return shape.act(shape.hidden) + max(mlp, attention)
@@ -226,8 +227,12 @@ def head_stash(shape: Shape) -> dict[str, float]:
 
 
 def head_backward_workspace(shape: Shape) -> float:
-    """PyTorch's own loss: the gradients of the log-softmax and of its input at once, the latter then narrowed."""
-    return 2 * loss_bytes(shape)[1] if shape.stack.library_loss else 0.0
+    """PyTorch's own loss: the gradients of the log-softmax and of its input at once, the latter then narrowed.
+
+    Compiled: the gradient, which does not take the logits' place.
+    """
+    copies = 1 if shape.stack.fused_cross_entropy else 2
+    return copies * loss_bytes(shape)[1] if shape.stack.library_loss else 0.0
 
 
 def head_workspace(shape: Shape) -> float:
