@@ -21,6 +21,7 @@ from sim.workload.kernels import (
 )
 from sim.workload.model import layer_params, params
 from sim.workload.ops import Collective, Kernel
+from sim.workload.stash import head_backward_workspace, head_stash
 
 N = 4
 
@@ -163,6 +164,17 @@ def test_one_scale_a_tensor_lets_ranks_gather_bytes(fp8, share):
     one = llama(narrow_tp_gather=True, fp8=fp8)
     gathers = [i.size for i in layer_forward(one) if isinstance(i, Collective) and i.kind == "all_gather"]
     assert gathers == [share * one.act(one.hidden)] * 2
+
+
+def test_the_librarys_loss_compiled():
+    """One kernel each way: 2 B a logit read, then 2 read and 2 written; the logits stay beside their gradient."""
+    one = shape(library_loss=True, fused_cross_entropy=True, fp32_logits=True)
+    one = replace(one, precision=replace(one.precision, compute="bf16"))
+    count, rows = 2 * 128 * A100.model.vocab, 2 * 128 * 4
+    there, back = ([i for i in way(one) if i.name.startswith("loss.")] for way in (head_forward, head_backward))
+    assert [(k.bytes_read, k.bytes_written) for k in there] == [(2 * count, rows)]
+    assert [(k.bytes_read, k.bytes_written) for k in back] == [(2 * count + rows, 2 * count)]
+    assert (head_stash(one)["activations.logits"], head_backward_workspace(one)) == (2 * count, 2 * count)
 
 
 def test_the_librarys_loss():

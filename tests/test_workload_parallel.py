@@ -10,6 +10,7 @@ from sim.analysis.transfers import sent_bytes
 from sim.api import simulate
 from sim.spec.load import load
 from sim.workload.build import build, mesh_of
+from sim.workload.context import context_workspace
 from sim.workload.kernels import Kernel, Shape, layer_backward, layer_forward, recompute_items, split_backward
 from sim.workload.model import params
 from sim.workload.ops import Collective
@@ -100,6 +101,71 @@ def test_context_parallel_bytes(kind):
         count = [i.size for i in layer_forward(one) if isinstance(i, Collective)]
         assert count == [kv] * 3
         assert [i.size for i in layer_backward(one) if isinstance(i, Collective)] == [2 * kv] * 3
+
+
+def test_context_parallel_by_heads():
+    """Ulysses: queries, keys, values of local tokens out, the context back; a quarter of the heads, whole sequences."""
+    one = shape(cp=4, cp_kind="all_to_all")
+    widths = (one.q_width + one.kv_width + one.value_width, one.context_width)
+    inputs, context = (2 * 32 * width * 2 for width in widths)
+    for of, sizes in ((layer_forward, [inputs, context]), (layer_backward, [context, inputs])):
+        items = of(one)
+        assert [(i.kind, i.size) for i in items if isinstance(i, Collective)] == [("all_to_all", s) for s in sizes]
+        (kernel,) = (i for i in items if isinstance(i, Kernel) and i.kind == "attention")
+        (whole,) = (i for i in of(shape()) if isinstance(i, Kernel) and i.kind == "attention")
+        assert (kernel.n, kernel.m, kernel.batch) == (128, 128, whole.batch // 4)
+        assert kernel.flops == pytest.approx(whole.flops / 4)
+    assert context_workspace(one) == 0
+
+
+def merges(items):
+    return [i for i in items if isinstance(i, Kernel) and ".merge" in i.name]
+
+
+def test_partial_results_are_added_up_in_fp32():
+    """A ring: three results after the first, of three quarters of the rows each; gathered keys: one kernel, no sum."""
+    one = shape(cp=4)
+    tokens = 2 * 32
+    there, back = merges(layer_forward(one)), merges(layer_backward(one))
+    rows = 0.75 * tokens * one.context_width
+    assert [(k.bytes_read, k.bytes_written) for k in there] == [(rows * 6, rows * 4)] * 3
+    width = one.q_width + one.kv_width + one.value_width
+    assert [k.bytes_written for k in back] == [0.75 * tokens * width * 4] * 3
+    assert merges(layer_forward(shape(cp=4, cp_kind="all_gather"))) == []
+
+
+def test_pytorch_works_part_by_part_on_gathered_keys_of_every_query_head():
+    """38 and 18 bytes an element of what is merged, in eager passes; gradients of keys go round in fp32."""
+    one = shape(cp=4, cp_kind="all_gather")
+    torch = replace(one, stack=replace(one.stack, context_parts=True))
+    keys = 2 * 2 * 32 * one.q_width * 2
+    assert exchanged(layer_forward(torch)) == {"all_gather": keys * 3}
+    back = [(i.kind, i.size) for i in layer_backward(torch) if isinstance(i, Collective)]
+    assert back == [("all_gather", 4 * keys)] + [("ring_step", 2 * keys)] * 3
+    for of, width, bytes_ in ((layer_forward, one.context_width, 38), (layer_backward, 3 * one.q_width, 18)):
+        assert sum(1 for i in of(torch) if isinstance(i, Kernel) and i.kind == "attention") == 4
+        moved = sum(k.bytes_read + k.bytes_written for k in merges(of(torch)))
+        assert moved == pytest.approx(3 * 0.75 * 2 * 32 * width * bytes_)
+    sums = 2 * 32 * 3 * one.q_width * 4
+    assert context_workspace(torch) == 4 * keys + sums
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_exchanges_along_the_second_dimension_are_copied(overlap):
+    """PyTorch: after each gather, before each scatter; under products a scatter's parts are added up instead."""
+    one = shape(tp=4, sequence_parallel=True, tp_overlap=overlap)
+    torch = replace(one, stack=replace(one.stack, second_dimension=True))
+    whole = 2 * 128 * one.hidden * 2
+    for of in (layer_forward, layer_backward):
+        plain, items = of(one), of(torch)
+        extra = [i for i in items if isinstance(i, Kernel) and i.name.startswith("region.")]
+        assert [i for i in items if i not in extra] == list(plain)
+        gathers = [k for k in extra if k.name == "region.gather"]
+        scatters = [k for k in extra if k.name == "region.scatter"]
+        count = sum(1 for i in plain if isinstance(i, Collective) and i.kind == "all_gather")
+        assert len(gathers) == (0 if overlap else count)
+        assert [k.bytes_read for k in scatters] == [whole] * 2
+        assert {k.bytes_written for k in scatters} == {whole / 4 if overlap else whole}
 
 
 @pytest.mark.parametrize("t", [1, 2, 4])

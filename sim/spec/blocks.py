@@ -410,6 +410,7 @@ class StackFile(Block):
     library_loss: bool = _or(False, "the unfused loss is PyTorch's log-softmax and likelihood, not Megatron's passes")
     metric_losses: CountOrZero = _or(0, "unfused fp32 losses of the logits a microbatch, for the trainer's metrics")
     context_parts: bool = _or(False, "cp: keys of every query head, a kernel a part, merged in eager fp32 passes")
+    second_dimension: bool = _or(False, "what sequence-parallel ranks exchange is copied into another order of tokens")
     fused_experts: bool = _or(False, "narrow recipes: experts' products do what stands between them")
     fused_latent_rope: bool = _or(False, "latent attention: heads are rotated and joined in one kernel each way")
     loss_gradient_ahead: bool = _or(False, "the fused loss makes the gradient of the logits in forward")

@@ -95,7 +95,7 @@ RERUN_NOT = (("sinks", "mxfp8", ""), ("MLA", "mxfp8", "gb300"))
 """Recipes that run nothing again: such a word, precision and (any) GPU."""
 
 CONTEXT = {"simumax-b200": "all_to_all", "torchtitan": "all_gather"}
-"""How context parallelism exchanges: SimuMax's launch scripts say --cp-comm-type a2a, and its tables time attention over
+"""How context parallelism exchanges: SimuMax's launch scripts say --cp-comm-type a2a, and its tables time attention of
 whole sequences of a part of the heads; torchtitan's context_parallel_rotate_method is allgather. Others: p2p."""
 
 WINDOWS = re.compile(r"(alternating )?(?:(\d+) )?sliding window (\d+)(?: / (?:1 )?full)?(, sinks)?")

@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from sim.workload.kernels_linear import saved_input
-from sim.workload.kernels_shape import FP32, Items, Shape
+from sim.workload.kernels_shape import FP32, Items, Kernels, Role, Shape, memory_pass
 from sim.workload.ops import Collective, Kernel
 
 Overlap = Literal["none", "next", "previous"]
@@ -30,7 +30,9 @@ def region_forward(shape: Shape, kernels: Items, width: int = 0) -> Items:
         return kernels
     if shape.layout.sequence_parallel:
         kernels = _cut(shape, kernels, first=True, last=True)
-        return (_gather(shape, width), *kernels, _exchange(shape, "reduce_scatter", "previous"))
+        out = _reordered(shape, "region.scatter", shape.act(shape.hidden), "forward", adds=True)
+        scatter = _exchange(shape, "reduce_scatter", "previous")
+        return (*_arrived(shape, _gather(shape, width), "forward"), *kernels, *_leaving(shape, out, scatter))
     return (*kernels, _exchange(shape, "all_reduce", "previous"))
 
 
@@ -50,8 +52,42 @@ def region_backward(shape: Shape, kernels: Items, width: int = 0) -> Items:
         kept = saved_input(shape, width or shape.hidden)
         again = replace(_exchange(shape, "all_gather", "next", independent=True), size=kept)
         scatter = _exchange(shape, "reduce_scatter", "next", width, independent=True)
-        return (incoming, *before, again, grad, scatter, *after)
+        out = _reordered(shape, "region.scatter", shape.act(width or shape.hidden), "input_grad", adds=True)
+        copied = _arrived(shape, again, "input_grad")
+        return (
+            *_arrived(shape, incoming, "input_grad"),
+            *before,
+            *copied,
+            grad,
+            *_leaving(shape, out, scatter),
+            *after,
+        )
     return (*before, grad, _exchange(shape, "all_reduce", "next", width, independent=True), *after)
+
+
+def _reordered(shape: Shape, name: str, size: float, role: Role, *, adds: bool = False) -> Kernels:
+    """What a stack with ``second_dimension`` does beside an exchange of ``size`` bytes.
+
+    PyTorch exchanges along a tensor's first dimension, and tokens are its second: what was gathered is copied into
+    their order, and what will be scattered out of it. Under products (``tp_overlap``) the pieces need no copy, but a
+    scatter's parts, one of each rank, are added up in a pass of their own.
+    """
+    if not shape.stack.second_dimension:
+        return ()
+    if not shape.layout.tp_overlap:
+        return (memory_pass(name, size, size, fused=True, role=role, dtype=shape.precision.compute),)
+    if adds:
+        return (memory_pass(name, size, size / shape.tp, fused=True, role=role, dtype=shape.precision.compute),)
+    return ()
+
+
+def _arrived(shape: Shape, gather: Collective, role: Role) -> Items:
+    return (gather, *_reordered(shape, "region.gather", gather.size, role))
+
+
+def _leaving(shape: Shape, passes: Kernels, scatter: Collective) -> Items:
+    """A copy comes before what it copies for, a sum after."""
+    return (scatter, *passes) if shape.layout.tp_overlap else (*passes, scatter)
 
 
 def lookup_forward(shape: Shape) -> Items:
@@ -100,9 +136,7 @@ def _gather(shape: Shape, width: int = 0) -> Collective:
     return replace(whole, size=whole.size / shape.elem * shape.recipe.operand)
 
 
-def _exchange(
-    shape: Shape, kind: Kind, beside: Overlap, width: int = 0, *, independent: bool = False
-) -> Collective:
+def _exchange(shape: Shape, kind: Kind, beside: Overlap, width: int = 0, *, independent: bool = False) -> Collective:
     """``width`` elements of all tokens (0: the residual stream).
 
     ``independent``: the product beside it neither makes nor needs what is exchanged, so that no product has to be cut
