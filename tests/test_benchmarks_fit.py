@@ -35,7 +35,7 @@ def test_a_fit_is_kept_and_drawn_up(monkeypatch):
     assert number["error"] is None
     said = fit.page({"one": [found]})
     assert (
-        f"| one: h200-sxm-141gb with torchtitan-compile | 1 | `stack.sustained.h200-sxm-141gb` | {number['value']} |"
+        f"| one: h200-sxm-141gb with torchtitan-compile-2025 | 1 | `stack.sustained.h200-sxm-141gb` | {number['value']} |"
         in said
     )
 
