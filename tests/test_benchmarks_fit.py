@@ -34,10 +34,8 @@ def test_a_fit_is_kept_and_drawn_up(monkeypatch):
     (number,) = found["numbers"].values()
     assert number["error"] is None
     said = fit.page({"one": [found]})
-    assert (
-        f"| one: h200-sxm-141gb with torchtitan-compile-2025 | 1 | `stack.sustained.h200-sxm-141gb` | {number['value']} |"
-        in said
-    )
+    name = "one: h200-sxm-141gb with torchtitan-compile-2025"
+    assert f"| {name} | 1 | `stack.sustained.h200-sxm-141gb` | {number['value']} |" in said
 
 
 def test_a_page_shows_what_was_kept():
