@@ -11,60 +11,48 @@ resources that they share. So the guest's end is known when it begins, and so ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate
 
-from sim.engine.chains import Template
+from sim.engine.chains import Paces, Template
 from sim.engine.fluid import SLACK
 from sim.engine.state import FULL, Run
-
-Pace = tuple[float, int]
-"""Speed of an op (0..1] and the resource that holds it to that (-1: none)."""
 
 NEVER = (float("inf"), float("-inf"))
 """From when until when a guest is there that is not."""
 
 
-def paces(template: Template, guest: Run) -> Sequence[Pace]:
-    """The pace of each op of a chain beside a guest; empty where the guest itself would be slowed."""
+def paces(template: Template, guest: Run) -> Paces | None:
+    """The pace of each op of a chain beside a guest; None where the guest itself would be slowed."""
     row = guest.op.row
     if row not in template.paces:
         template.paces[row] = _paces(template, guest)
     return template.paces[row]
 
 
-def meets_unslowed(template: Template, guest: Run) -> bool:
-    """Whether a guest leaves full speed to the ops that several chains have in common."""
-    pace = paces(template, guest)
-    return all(pace[place][0] == 1.0 for place in dict.fromkeys(template.until) if place < len(pace))
-
-
-def _paces(template: Template, guest: Run) -> list[Pace]:
+def _paces(template: Template, guest: Run) -> Paces | None:
+    """Layers repeat: worked out once for ops of equal weight and loads."""
     shares, weight = dict(guest.loads), guest.op.weight
-    found: list[Pace] = []
-    known: dict[tuple[int, float], Pace] = {}  # layers repeat: by weight, and loads, one object where equal
-    for op, loads in zip(template.ops, template.loads, strict=True):
-        same = known.get((id(loads), op.weight))
-        if same is not None:
-            found.append(same)
-            continue
+    speeds, binders = [], []
+    for own_weight, loads in template.kinds:
         speed, binder = 1.0, -1
         for r, load in loads:
             share = shares.get(r, 0.0)
             if share <= 0.0 or load + share <= FULL:
                 continue
-            if op.weight > weight or weight * share + op.weight * load > weight:
-                return []
+            if own_weight > weight or weight * share + own_weight * load > weight:
+                return None
             rest = (1.0 - share) / load
             if rest < min(speed, 1.0 - SLACK):
                 speed, binder = rest, r
-        known[id(loads), op.weight] = speed, binder
-        found.append((speed, binder))
-    return found
+        speeds.append(speed)
+        binders.append(binder)
+    kind = template.kind
+    unslowed = all(speeds[kind[place]] == 1.0 for place in template.meetings)
+    return Paces(tuple([speeds[k] for k in kind]), tuple([binders[k] for k in kind]), unslowed)
 
 
 def ends_beside(
-    template: Template, pace: Sequence[Pace], places: tuple[int, int], start: tuple[float, float | None],
+    template: Template, pace: Paces, places: tuple[int, int], start: tuple[float, float | None],
     window: tuple[float, float],
 ) -> tuple[list[float], dict[int, tuple[int, float]]]:  # fmt: skip
     """Ends of the ops at ``places`` (first, last exclusive), and by place (binder, seconds below full speed).
@@ -83,14 +71,14 @@ def ends_beside(
         if at >= until:  # as without a guest from here on
             ends.extend(list(accumulate(steps[2 * place + 2 : 2 * last], initial=at + todo))[::2])
             break
-        speed, binder = pace[place]
+        speed = pace.speeds[place]
         if speed < 1.0 and at + todo > begin:
             if at < begin:
                 todo -= begin - at
                 at = begin
             room = until - at
             took = min(todo / speed, room)
-            slowed[place] = binder, took
+            slowed[place] = pace.binders[place], took
             end = at + took if took < room else until + (todo - speed * room)
         else:
             end = at + todo
@@ -98,8 +86,7 @@ def ends_beside(
     return ends, slowed
 
 
-def left_at(now: float, begin: float, todo: float, pace: Pace, window: tuple[float, float]) -> tuple[float, float]:
+def left_at(now: float, begin: float, todo: float, speed: float, window: tuple[float, float]) -> tuple[float, float]:
     """What is left at ``now`` of ``todo`` seconds of an op that began at ``begin``; seconds below full speed so far."""
-    speed, _ = pace
     slow = max(min(now, window[1]) - max(begin, window[0]), 0.0) if speed < 1.0 else 0.0
     return max(todo - (now - begin - slow) - speed * slow, 0.0), slow

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from heapq import heappush
 
-from sim.engine.beside import NEVER, ends_beside, left_at, meets_unslowed, paces
+from sim.engine.beside import NEVER, ends_beside, left_at, paces
 from sim.engine.chains import Chain
 from sim.engine.ends import ends_with_launches, free_ends, in_time, last_known
 from sim.engine.sharing import Sharing
@@ -139,7 +139,7 @@ class Booking(Sharing):
     def _may_be_beside(chain: Chain, guest: Run, ends: list[float], now: float) -> bool:
         """Whether a run at full speed keeps it beside a chain that waits for no launch."""
         steady = guest.speed == 1.0 and guest.op.reach == 0.0 and guest.end_event is not None
-        return steady and len(paces(chain.template, guest)) > 0 and in_time(chain, chain.at, ends, now)
+        return steady and paces(chain.template, guest) is not None and in_time(chain, chain.at, ends, now)
 
     def _leave(self, run: Run) -> None:
         """A run gives its resources back without having ended."""
@@ -163,10 +163,12 @@ class Booking(Sharing):
             if not launched:  # then those that were laid out before are
                 del ends[chain.last - first :]
             last = first + len(ends)
-            chain.window, chain.paces = (guest.last, guest.last + guest.left), paces(template, guest)
+            pace = chain.paces = paces(template, guest)
+            assert pace is not None, "a guest that would itself be slowed"
+            chain.window = guest.last, guest.last + guest.left
             guest.hosts = (*guest.hosts, chain)
             left = None if chain.resumed is None else chain.resumed.left
-            ends, chain.slowed = ends_beside(template, chain.paces, (first, last), (now, left), chain.window)
+            ends, chain.slowed = ends_beside(template, pace, (first, last), (now, left), chain.window)
         elif not launched:
             ends, chain.odd = ends_with_launches(chain, first, first + len(ends), now)
         chain.event = timer = Timer(chain, self.on_chain_end)
@@ -196,9 +198,10 @@ class Booking(Sharing):
                 return None
             chain = owner[r]
             if chain is not None and chain not in hosts:
-                if chain.guest is not None or chain.odd is not None or not paces(chain.template, run):
+                pace = paces(chain.template, run)
+                if chain.guest is not None or chain.odd is not None or pace is None:
                     return None
-                if chain.together and not meets_unslowed(chain.template, run):
+                if chain.together and not pace.meets_unslowed:
                     return None
                 hosts.append(chain)
         for chain in hosts:
@@ -238,13 +241,15 @@ class Booking(Sharing):
     @staticmethod
     def _bring_up(chain: Chain, run: Run, begin: float, now: float) -> None:
         """What is left now of a run that began its demand at ``begin``, and what slowed it until now."""
-        pace = chain.paces[run.place] if chain.slowed is not None else (1.0, -1)
-        run.left, slow = left_at(now, begin, run.left, pace, chain.window)
+        pace = chain.paces if chain.slowed is not None else None
+        speed = 1.0 if pace is None else pace.speeds[run.place]
+        run.left, slow = left_at(now, begin, run.left, speed, chain.window)
         run.last = now
-        if slow > 0.0:
+        if pace is not None and slow > 0.0:
             if run.bound is None:
                 run.bound = {}
-            run.bound[pace[1]] = run.bound.get(pace[1], 0.0) + slow
+            binder = pace.binders[run.place]
+            run.bound[binder] = run.bound.get(binder, 0.0) + slow
 
     def _lift(self, chain: Chain) -> None:
         """The resources are free again."""

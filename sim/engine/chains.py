@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Container, Iterable, Sequence
 from itertools import accumulate, chain, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from sim.engine.state import FULL, Loads, Rank, Run
 from sim.plan import PlanOp
@@ -26,6 +26,14 @@ Same = dict[tuple[Any, ...], tuple[Any, ...]]
 SHORTEST = 3  # ops; two are not worth a chain
 
 
+class Paces(NamedTuple):
+    """What a guest does to each op of a chain, by place."""
+
+    speeds: tuple[float, ...]  # 0..1]
+    binders: tuple[int, ...]  # the resource that holds it to that; -1: none
+    meets_unslowed: bool  # ops at which the chain meets others keep full speed
+
+
 class Template:
     """The ops of a chain, and what is the same each time it runs. All sequences are by place in the chain.
 
@@ -34,14 +42,15 @@ class Template:
     """
 
     __slots__ = (
-        "causes", "cumulative", "footprint", "group", "index", "kernels", "launch", "launches", "loads", "ops",
-        "others", "paces", "rest", "rows", "slack", "steps", "stream", "streams", "twin", "until", "used", "wide",
+        "causes", "cumulative", "footprint", "group", "index", "kernels", "kind", "kinds", "launch", "launches",
+        "loads", "meetings", "ops", "others", "paces", "rest", "rows", "slack", "steps", "stream", "streams", "twin",
+        "until", "used", "wide",
     )  # fmt: skip
 
     def __init__(self, ops: tuple[PlanOp, ...], index: int, loads: Sequence[Loads], same: Same) -> None:
         def one(values: Iterable[Any]) -> tuple[Any, ...]:
             found = tuple(values)
-            return same.setdefault(found, found)
+            return same.setdefault((*map(type, found[:1]), found), found)  # 0 and 0.0 are equal, and not the same
 
         self.ops = ops
         self.index = index  # of the last op in its block
@@ -59,11 +68,17 @@ class Template:
         others = dict.fromkeys(r for shares in self.loads for r, _ in shares if r not in self.footprint)
         self.wide = tuple(others)
         self.until = one(_next_meeting(ops))
+        self.meetings = one(place for place, op in enumerate(ops) if op.group >= 0)
+        kinds: dict[tuple[float, Loads], int] = {}
+        self.kind = one(
+            kinds.setdefault((op.weight, shares), len(kinds)) for op, shares in zip(ops, self.loads, strict=True)
+        )
+        self.kinds = tuple(kinds)  # weights and loads that differ; ``kind``: which of them
         self.twin = -1  # the same number for chains that are the same but for whose they are (``lockstep``)
         # how long after its launch an op may begin late enough for its kernels not to wait for their launches
         self.slack = max(op.reach - op.duration if op.reach > 0.0 else 0.0 for op in ops)
         self.stream = ops[-1].stream
-        self.paces: dict[int, Sequence[tuple[float, int]]] = {}  # by row of a guest (``beside``)
+        self.paces: dict[int, Paces | None] = {}  # by row of a guest (``beside``)
         last = {op.stream: place for place, op in enumerate(ops)}
         self.others = tuple((s, place) for s, place in last.items() if s != self.stream)
         self.streams = tuple(s for s in last if s != ops[0].stream)
@@ -94,7 +109,7 @@ class Chain:
     odd: dict[int, float] | None  # place -> launch, of ops laid out that wait for their launch
     ready: float  # when the op at ``first`` was
     resumed: Run | None  # the op at ``first``, where it ran by itself before and has ``left`` to do from then on
-    paces: Sequence[tuple[float, int]]  # beside the last guest
+    paces: Paces | None  # beside the last guest
     slowed: dict[int, tuple[int, float]] | None  # place -> (binder, seconds), where a guest was met
     together: tuple[Chain, ...]  # those that are laid out in step with it, itself included (``lockstep``)
     wide: Sequence[int]  # resources that only what they do together takes; the first of them has these
@@ -111,7 +126,7 @@ class Chain:
         self.at = 0  # the place that has not ended
         self.waiting = False  # its turn has come, but the host has not issued it
         self.known = {0: head}  # ops that are runs of their own: others may wait for them, or they run by themselves
-        self.event = self.wake = self.resumed = self.guest = self.slowed = None
+        self.event = self.wake = self.resumed = self.guest = self.slowed = self.paces = None
         self.last_span = self.lead = -1
         self.together: tuple[Chain, ...] = ()
         self.wide: Sequence[int] = ()

@@ -29,7 +29,7 @@ from sim.engine.watched import watched
 from sim.errors import DeadlockError
 from sim.plan import Plan
 from sim.timeline.columns import CAUSE_DEPENDENCY, CAUSE_STREAM, Timeline
-from sim.timeline.record import contended_from, spans_from
+from sim.timeline.record import Record, contended_from, spans_from
 
 
 class Engine(Host):
@@ -63,10 +63,11 @@ class Engine(Host):
         if blocked:
             raise DeadlockError(blocked)
         events = next(self.eid)
-        spans, place = spans_from(self.record, *self._chained_ops())
+        record, self.record = self.record, Record()  # not kept by what of the engine waits for the collector
+        spans, place = spans_from(record, *self._chained_ops())
         return Timeline(
             spans=spans,
-            contended=contended_from(self.record, place),
+            contended=contended_from(record, place),
             ops=self.plan.ops,
             rank_classes=self.plan.rank_classes,
             resources=self.plan.resources,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heappush
 
-from sim.engine.beside import NEVER, ends_beside, meets_unslowed, paces
+from sim.engine.beside import NEVER, ends_beside, paces
 from sim.engine.booking import Booking
 from sim.engine.chains import Chain, Template
 from sim.engine.ends import free_ends, in_time, last_known
@@ -122,9 +122,10 @@ class Lockstep(Booking):
         """
         first, last, lead = chains[0].at, chains[0].at + len(ends), chains[0]
         slowed, window = None, NEVER
-        if guests:
+        pace = paces(lead.template, guests[0]) if guests else None
+        if pace is not None:
             window = guests[0].last, guests[0].last + guests[0].left
-            ends, slowed = ends_beside(lead.template, paces(lead.template, guests[0]), (first, last), start, window)
+            ends, slowed = ends_beside(lead.template, pace, (first, last), start, window)
         timer = Timer(lead, self.on_chain_end)
         together = tuple(chains)
         for number, chain in enumerate(chains):
@@ -132,7 +133,8 @@ class Lockstep(Booking):
             if slowed is not None:
                 guest = chain.guest = guests[number]
                 chain.paces = pace = paces(chain.template, guest)
-                chain.slowed = {place: (pace[place][1], seconds) for place, (_, seconds) in slowed.items()}
+                assert pace is not None, "a guest that would itself be slowed"
+                chain.slowed = {place: (pace.binders[place], seconds) for place, (_, seconds) in slowed.items()}
                 guest.hosts = (*guest.hosts, chain)
             chain.event, chain.together = timer, together
             self._occupy(chain, first, ends)
@@ -234,5 +236,8 @@ def _alike(chains: Sequence[Chain], guests: Sequence[Run]) -> bool:
     """Whether guests have the same times and take the same of their chains, and nothing of what these do together."""
     if any(guest.last != guests[0].last or guest.left != guests[0].left for guest in guests):
         return False
-    speeds = [[speed for speed, _ in paces(c.template, g)] for c, g in zip(chains, guests, strict=True)]
-    return all(mine == speeds[0] for mine in speeds) and meets_unslowed(chains[0].template, guests[0])
+    found = [paces(chain.template, guest) for chain, guest in zip(chains, guests, strict=True)]
+    first = found[0]
+    if first is None or not first.meets_unslowed:
+        return False
+    return all(pace is not None and pace.speeds == first.speeds for pace in found)
