@@ -74,7 +74,7 @@ TASKS: dict[str, Task] = {
     ),
     "nanotron, checked": Task(
         tables=("ultrascale",), rows=_nanotron("nanotron-checked"), keys=("stack.collective_check=80 us:500 us",),
-        every=2,
+        every=3,
     ),
     "jean-zay": Task(
         tables=("bigscience",), every=3,
@@ -90,7 +90,7 @@ TASKS: dict[str, Task] = {
     "simumax-b200": Task(
         tables=("simumax-b200",), keys=("stack.sustained.b200-sxm-180gb=0.7:1.1", "stack.handover=5 us:150 us"),
     ),
-    "dgxc": Task(tables=("dgxc",), every=2),
+    "dgxc": Task(tables=("dgxc",), every=4),
     "nemo-24.07": Task(tables=("nemo-24.07",)),
     "megatron-bridge": Task(tables=("megatron-bridge",)),
 }  # fmt: skip
