@@ -101,7 +101,7 @@ class Booking(Sharing):
         chain, rank, first = run.chain, run.rank, run.place
         assert chain is not None
         last = self._until(chain, first)
-        if last - first < (2 if chain.template.group < 0 else 1) or rank.laid is not None or rank.issuing:
+        if last <= first or rank.laid is not None or rank.issuing:
             return False
         guests = self._guests(chain, run)
         if guests is None:
