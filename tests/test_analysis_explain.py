@@ -14,7 +14,8 @@ from sim.analysis.explain import explain
 from sim.analysis.exposure import exposure
 from sim.analysis.links import SLICES, links
 from sim.analysis.memory import memory_use
-from sim.analysis.path import critical_path, path_shares
+from sim.analysis.path import critical_path
+from sim.analysis.path_shares import path_shares
 from sim.analysis.peaks import peaks
 from sim.analysis.waits import HOST, PEERS, waits
 from sim.api import simulate as simulate_scenario

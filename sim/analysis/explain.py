@@ -7,7 +7,8 @@ from sim.analysis.breakdown import averaged, breakdowns
 from sim.analysis.explanation import Explanation
 from sim.analysis.exposure import exposure
 from sim.analysis.links import SLICES, by_kind, links
-from sim.analysis.path import critical_path, path_shares
+from sim.analysis.path import critical_path
+from sim.analysis.path_shares import path_shares
 from sim.analysis.peaks import peaks
 from sim.analysis.result import Result
 from sim.analysis.waits import waits

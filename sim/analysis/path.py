@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from sim.analysis.explanation import PathShares
 from sim.timeline.columns import CAUSE_LAUNCH, OpRow, Timeline
 
 LATENCY = "latency"
@@ -86,34 +85,6 @@ def ranked(seconds_of: dict[str, float]) -> dict[str, float]:
     """What takes time at all, largest first; equals by name."""
     rows = sorted(seconds_of.items(), key=lambda item: (-item[1], item[0]))
     return {name: seconds for name, seconds in rows if seconds > 0.0}
-
-
-def path_shares(timeline: Timeline, pieces: list[PathPiece]) -> PathShares:
-    """The critical path by resource, category, op, stream and stage."""
-    found: dict[str, dict[str, float]] = {"category": {}, "op": {}, "stream": {}, "stage": {}}
-    moves, before = 0, -1
-    for piece in pieces:
-        names = dict.fromkeys(found, piece.reason)
-        if piece.span >= 0:
-            op = timeline.ops[int(timeline.spans.op[piece.span])]
-            stage = str(timeline.rank_classes[op.rank_class].stage)
-            names = {
-                "category": op.category, "op": op.name, "stream": timeline.stream_names[op.stream], "stage": stage,
-            }  # fmt: skip
-            moves += before not in (-1, op.rank_class)
-            before = op.rank_class
-        for by, name in names.items():
-            found[by][name] = found[by].get(name, 0.0) + piece.end - piece.start
-    return PathShares(
-        length=sum(piece.end - piece.start for piece in pieces),
-        by_resource=bound_seconds(timeline, pieces),
-        by_category=ranked(found["category"]),
-        by_op=ranked(found["op"]),
-        by_stream=ranked(found["stream"]),
-        by_stage=ranked(found["stage"]),
-        pieces=len(pieces),
-        moves=moves,
-    )
 
 
 def _reasons(

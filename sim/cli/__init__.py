@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -67,6 +68,8 @@ def main() -> None:
     # NOTE: a command lives for seconds and makes few cycles, but hundreds of thousands of objects that stay: looking
     # through them again and again for cycles is a tenth of a large step.
     gc.set_threshold(500_000, 20, 20)
+    # NOTE: our blocks have no use for plug-ins of pydantic, which looks for them in every installed package: 20 ms.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?" instead of failing
@@ -86,8 +89,6 @@ def main() -> None:
             f"internal error: {type(error).__name__}: {error}\nThis is a fault of Stepline, not of your scenario; "
             "please report it with the scenario. STEPLINE_DEBUG=1 shows where it happened.\n"
         )
-        import os
-
         if os.environ.get("STEPLINE_DEBUG"):
             raise
         sys.exit(3)

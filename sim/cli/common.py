@@ -52,9 +52,9 @@ def console_of(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal, for runs of more than a moment; nothing elsewhere."""
-    if not console.is_terminal:
+def progress_bar(console: Console | None) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal, for runs of more than a moment; nothing elsewhere (None: there is none)."""
+    if console is None or not console.is_terminal:
         yield None
         return
     from rich.progress import Progress
