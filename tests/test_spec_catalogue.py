@@ -10,6 +10,7 @@ from sim.errors import ScenarioError
 from sim.spec import catalogue
 from sim.spec.load import load
 from sim.spec.template import scenario_template
+from sim.spec.wording import choices
 
 HERE = Path(__file__).parent
 SLOTS = {"devices": "cluster.device", "nodes": "cluster", "clusters": "cluster", "stacks": "stack", "models": "model"}
@@ -78,3 +79,11 @@ def test_the_template_loads(tmp_path):
     path.write_text(scenario_template("mine"))
     scenario = load(str(path)).scenario
     assert (scenario.name, scenario.layout.dp, scenario.layout.zero) == ("mine", 8, 3)
+
+
+def test_of_many_names_the_nearest_are_listed():
+    names = [f"model-{n}" for n in range(30)]
+    said = choices(names, "model-7b")
+    assert said.startswith("model-7, ")
+    assert said.endswith(", ... (24 more)")
+    assert choices(names[:12], "model-7b") == ", ".join(names[:12])

@@ -16,4 +16,4 @@ def based_on(name: str, out: Path) -> str:
 
 def percent(share: float | None, *, sign: bool = False) -> str:
     """A share; a dash for none."""
-    return "-" if share is None else f"{share:+.1%}" if sign else f"{share:.1%}"
+    return "-" if share is None else f"{share:+z.1%}" if sign else f"{share:.1%}"

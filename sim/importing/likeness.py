@@ -67,7 +67,7 @@ def node_with(product: str) -> str:
 
 def _known(name: str, names: Sequence[str], option: str) -> None:
     if name not in names:
-        what = f"unknown name {name!r}; {suggest(name, names)}choices: {choices(names)}"
+        what = f"unknown name {name!r}; {suggest(name, names)}choices: {choices(names, name)}"
         raise ScenarioError([Problem(option, 0, 0, "", what)])
 
 

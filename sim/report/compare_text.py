@@ -87,7 +87,7 @@ def _beside(value: float, first: float, kind: Any) -> str:  # noqa: ANN401 - a d
 
 
 def _change(value: float, first: float) -> str:
-    return f" ({value / first - 1:+.1%})" if first and value and value != first else ""
+    return f" ({value / first - 1:+z.1%})" if first and value and value != first else ""
 
 
 def _table(title: str, names: Sequence[str]) -> Table:

@@ -40,7 +40,7 @@ def show_difference(console: Console, found: RunDifference) -> None:
     """Where the seconds went from one run to the other."""
     change = found.step.change / found.step.a if found.step.a > 0.0 else 0.0
     console.print(
-        f"{found.a} -> {found.b}: step {_s(found.step.a)} -> {_s(found.step.b)} ({change:+.1%})", soft_wrap=True
+        f"{found.a} -> {found.b}: step {_s(found.step.a)} -> {_s(found.step.b)} ({change:+z.1%})", soft_wrap=True
     )
     _deltas(console, "where the time goes", found.breakdown, label)
     _deltas(console, "critical path", found.path, words)

@@ -157,7 +157,7 @@ def changes_table(rows: Sequence[Suggestion], title: str, saves: str) -> Table:
     """Changes with what they save, their peak memory and how to make them."""
     table = plain_table(title, (saves, "step", "GPU peak"), "--set")
     for row in rows:
-        table.add_row(row.says, f"{row.gain:+.1%}", _s(row.step_time), quantity(row.peak, "bytes"), " ".join(row.sets))
+        table.add_row(row.says, f"{row.gain:+z.1%}", _s(row.step_time), quantity(row.peak, "bytes"), " ".join(row.sets))
     return table
 
 

@@ -137,7 +137,7 @@ def show_published(console: Console, published: Sequence[Comparison]) -> None:
         said += f" to {figure_text(one.figure, one.high)}" if one.high != one.low else ""
         source = f"{one.source}; {one.note}" if one.note else one.source
         table.add_row(
-            FIGURES[one.figure].says, said, figure_text(one.figure, one.ours), f"{one.difference:+.1%}", source
+            FIGURES[one.figure].says, said, figure_text(one.figure, one.ours), f"{one.difference:+z.1%}", source
         )
     console.print(table)
 

@@ -68,7 +68,7 @@ def path_of(kind: str, name: str) -> Path:
     """
     known = names(kind)
     if name not in known:
-        what = f"unknown name '{name}'; {suggest(name, known)}choices: {choices(known)}"
+        what = f"unknown name '{name}'; {suggest(name, known)}choices: {choices(known, name)}"
         raise ScenarioError([Place(FOLDERS[kind]).problem("", what)])
     return root() / FOLDERS[kind] / f"{name}.yaml"
 

@@ -155,7 +155,7 @@ class _Resolver:
             if name in catalogue.names(shelf):
                 return catalogue.path_of(shelf, name), catalogue.label_of(shelf, name)
         known = [known for shelf in CATALOGUES[at.kind] for known in catalogue.names(shelf)]
-        hint = f"{suggest(name, known)}choices: {choices(known)}, or a path ending in .yaml"
+        hint = f"{suggest(name, known)}choices: {choices(known, name)}, or a path ending in .yaml"
         self._note(place, at.where, f"unknown {at.kind} {shown(name)}; {hint}")
         return None
 

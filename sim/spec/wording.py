@@ -5,12 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_READ = 12  # names that are read one by one
+_NEAR = 6
 _SHOWN = 40  # choices that a message lists before it stops being read
 
 
-def choices(names: Iterable[str]) -> str:
-    """List names in their order, cut short when there are too many to read."""
+def choices(names: Iterable[str], like: str = "") -> str:
+    """List names in their order, cut short when there are too many to read.
+
+    ``like`` what somebody wrote: of more than a dozen names the nearest few are listed.
+    """
     names = list(names)
+    if like and len(names) > _READ:
+        near = difflib.get_close_matches(like[:80], names, n=_NEAR, cutoff=0.0)
+        return ", ".join(near) + f", ... ({len(names) - len(near)} more)"
     more = f", ... ({len(names) - _SHOWN} more)" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "none"
 

@@ -30,7 +30,7 @@ def show(console: Console, scored: dict[str, Any]) -> None:
             console.print(f"{row['file']}: {count} refused: {reason}", markup=False, soft_wrap=True)
         for bad in row["worst"][:3]:
             what = f"{bad['simulated']:.4g} s for {bad['measured']:.4g} s"
-            console.print(f"{row['file']}: {bad['error']:+.1%} {bad['id']} ({what})", markup=False, soft_wrap=True)
+            console.print(f"{row['file']}: {bad['error']:+z.1%} {bad['id']} ({what})", markup=False, soft_wrap=True)
     _show_ratios(console, scored["ratios"])
 
 
@@ -57,4 +57,4 @@ def percent(value: float | None, *, sign: bool = False) -> str:
     """A share in per cent; a dash where there is none."""
     if value is None:
         return "-"
-    return f"{value:+.1%}" if sign else f"{value:.1%}"
+    return f"{value:+z.1%}" if sign else f"{value:.1%}"

@@ -46,7 +46,7 @@ def _against(run: Shown, first: Shown) -> Child:
     if run is first:
         return None
     change = run.result.step_time / first.result.step_time - 1.0
-    return tag("span", f" ({change:+.1%} against {first.result.scenario})")
+    return tag("span", f" ({change:+z.1%} against {first.result.scenario})")
 
 
 def _memory(run: Shown) -> list[Element]:

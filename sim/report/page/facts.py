@@ -59,7 +59,7 @@ def published(runs: Sequence[Shown]) -> Element | None:
             said += f" to {figure_text(one.figure, one.high)}" if one.high != one.low else ""
             source = f"{one.source}; {one.note}" if one.note else one.source
             rows.append(
-                [FIGURES[one.figure].says, said, figure_text(one.figure, one.ours), f"{one.difference:+.1%}", source]
+                [FIGURES[one.figure].says, said, figure_text(one.figure, one.ours), f"{one.difference:+z.1%}", source]
             )
         heads = ["figure", "#published", "#here", "#difference", "source"]
         parts.append(tag("div", named(run, runs), table("Published figures", heads, rows)))

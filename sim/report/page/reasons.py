@@ -184,7 +184,7 @@ def typed(change: Suggestion) -> str:
 def _changes(title: str, changes: Sequence[Suggestion]) -> Element:
     rows: list[list[Child]] = []
     for one in changes:
-        numbers = [f"{-one.gain:+.1%}", quantity(one.step_time, "seconds"), quantity(one.peak, "bytes")]
+        numbers = [f"{-one.gain:+z.1%}", quantity(one.step_time, "seconds"), quantity(one.peak, "bytes")]
         rows.append([one.says, *numbers, tag("code", typed(one))])
     return table(title, ["change, simulated; it fits", "#time", "#step", "#GPU memory", "how"], rows)
 
