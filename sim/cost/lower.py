@@ -73,6 +73,24 @@ class _Cost(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[tuple[int, float], ...] = ()
 
 
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """An op of a block, or a run of kernels as one: what it is for every rank class that runs the block.
+
+    ``key`` is the identity of its work; the rest is as in ``PlanOp`` and ``OpRow``.
+    """
+
+    ops: list[Op]
+    key: object
+    stream: int
+    name: str
+    layer: int
+    memory: tuple[MemoryRow, ...]
+    deps: tuple[int, ...]
+    waits: tuple[int, ...]
+    signals: tuple[int, ...]
+    sync: bool
+
+
 MERGE_ABOVE = 250_000
 """Ops of a step above which runs of kernels are merged, unless the caller says which."""
 
@@ -114,7 +132,7 @@ class _Lowering:
         self.stream_of = {name: number for number, name in enumerate(self.streams)}
         self.alone: dict[tuple[int, int], KernelCost] = {}  # by kind of node and the kernel's identity
         self.joined: dict[object, Run] = {}
-        self.groups: dict[int, tuple[list[list[Op]], dict[int, int]]] = {}  # by identity of a block
+        self.parts: dict[int, list[_Part]] = {}  # by identity of a block
         self.ops: list[OpRow] = []
         self.tokens: dict[str, int] = {}
         self.collectives: dict[tuple[int, Collective], _Cost] = {}  # (group class, work) -> cost
@@ -180,26 +198,40 @@ class _Lowering:
         return RankPlan(blocks=blocks, actions=actions, streams=len(self.streams))
 
     def _block(self, block: Block, rank_class: int, costs: dict[object, _Cost]) -> tuple[PlanOp, ...]:
-        if id(block) not in self.groups:  # many classes run one program
-            ops = block.ops
-            groups = runs(ops) if self.merged else [[i] for i in range(len(ops))]
-            number = {index: new for new, group in enumerate(groups) for index in group}
-            self.groups[id(block)] = [[ops[i] for i in group] for group in groups], number
-        grouped, number = self.groups[id(block)]
-        return tuple(self._op(ops, rank_class, costs, number) for ops in grouped)
+        if id(block) not in self.parts:  # many classes run one program
+            self.parts[id(block)] = self._parts(block.ops)
+        return tuple(self._op(part, rank_class, costs) for part in self.parts[id(block)])
 
-    def _op(self, ops: Sequence[Op], rank_class: int, costs: dict[object, _Cost], number: dict[int, int]) -> PlanOp:
-        """One op, or a run of kernels as one; ``number`` maps the block's indexes to those of the plan."""
-        first, last = ops[0], ops[-1]
-        key = id(first.work) if len(ops) == 1 else tuple(id(op.work) for op in ops)
-        cost = costs.get(key)
+    def _parts(self, ops: Sequence[Op]) -> list[_Part]:
+        """Ops of a block, or runs of kernels as one each; dependencies by the numbers that these have in the plan."""
+        groups = runs(ops) if self.merged else [[i] for i in range(len(ops))]
+        number = {index: new for new, group in enumerate(groups) for index in group}
+        return [self._part([ops[i] for i in group], number) for group in groups]
+
+    def _part(self, ops: list[Op], number: dict[int, int]) -> _Part:
+        first, last, stream = ops[0], ops[-1], self.stream_of[ops[0].stream]
+        return _Part(
+            ops=ops,
+            key=id(first.work) if len(ops) == 1 else tuple(id(op.work) for op in ops),
+            stream=stream,
+            name=first.name if len(ops) == 1 else f"{first.name} ... {last.name}",
+            layer=first.layer if first.layer == last.layer else -1,
+            memory=tuple(_memory(effect) for op in ops for effect in op.memory),
+            deps=tuple(number[d] for d in first.deps),
+            waits=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in first.waits),
+            signals=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in last.signals),
+            sync=last.sync or self._blocks(first.work),
+        )
+
+    def _op(self, part: _Part, rank_class: int, costs: dict[object, _Cost]) -> PlanOp:
+        cost = costs.get(part.key)
         if cost is None:
-            cost = costs[key] = self._cost(ops, rank_class)
-        stream = self.stream_of[first.stream]
-        self.ops.append(_row(ops, cost, rank_class, stream))
+            cost = costs[part.key] = self._cost(part.ops, rank_class)
+        work = part.ops[0].work
+        self.ops.append(_row(part, cost, rank_class))
         return PlanOp(
             row=len(self.ops) - 1,
-            stream=stream,
+            stream=part.stream,
             latency=cost.latency,
             duration=cost.duration,
             loads=cost.loads,
@@ -208,11 +240,11 @@ class _Lowering:
             launch_rest=cost.launch * (cost.kernels - 1),
             reach=cost.reach,
             kernels=cost.kernels,
-            deps=tuple(number[d] for d in first.deps),
-            waits=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in first.waits),
-            signals=tuple(self.tokens.setdefault(t, len(self.tokens)) for t in last.signals),
-            sync=last.sync or self._blocks(first.work),
-            group=self._meeting(first.work, rank_class, stream) if isinstance(first.work, Collective) else -1,
+            deps=part.deps,
+            waits=part.waits,
+            signals=part.signals,
+            sync=part.sync,
+            group=self._meeting(work, rank_class, part.stream) if isinstance(work, Collective) else -1,
         )
 
     def _blocks(self, work: Work | None) -> bool:
@@ -410,23 +442,23 @@ def _loads(classes: list[int], seconds: list[float], duration: float) -> tuple[t
     return tuple((c, s / duration) for c, s in zip(classes, seconds, strict=True) if s > 0.0)
 
 
-def _row(ops: Sequence[Op], cost: _Cost, rank_class: int, stream: int) -> OpRow:
-    first, last = ops[0], ops[-1]
+def _row(part: _Part, cost: _Cost, rank_class: int) -> OpRow:
+    first = part.ops[0]
     return OpRow(
-        name=first.name if len(ops) == 1 else f"{first.name} ... {last.name}",
+        name=part.name,
         kind=cost.kind,
         category=first.category,
         phase=first.phase,
         rank_class=rank_class,
-        stream=stream,
-        layer=first.layer if first.layer == last.layer else -1,
+        stream=part.stream,
+        layer=part.layer,
         flops=cost.flops,
         size=cost.size,
         latency=cost.latency,
         duration=cost.duration,
         bound_by=cost.bound_by,
         demands=cost.demands,
-        memory=tuple(_memory(e) for op in ops for e in op.memory),
+        memory=part.memory,
         group_size=cost.group_size,
         kernels=cost.kernels,
         reach=cost.reach,
