@@ -7,6 +7,9 @@ Rules that depend on other keys are in ``checks``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
+
+from sim.spec.types import RecomputeModule
 
 _NARROW = "narrow products are precision: {{compute: bf16, fp8: {recipe}}}; everything else stays 16 bits wide"
 _ORDER = (
@@ -32,6 +35,10 @@ KEYS: Mapping[str, str] = {
 
 VALUES: Mapping[tuple[str, str], str] = {
     ("recompute", "block"): "recompute of some layers is recompute: full with recompute_layers",
+    **{
+        ("recompute", module): f"a module alone is recompute: selective with recompute_modules: [{module}]"
+        for module in get_args(RecomputeModule)
+    },
     **{("layout.schedule", name): _ORDER.format(value=name) for name in ("zb-2p", "zb-h2")},
     **{("precision.compute", name): _NARROW.format(recipe=recipe) for name, recipe in _RECIPES.items()},
     **{
