@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace as changed
 
 from sim.cluster.build import build
 from sim.cost.choice import traffics
@@ -90,7 +91,7 @@ def _narrow(traffic: Traffic, cluster) -> Traffic:
                  zip(phase.ids.tolist(), phase.amounts.tolist(), strict=True)]  # fmt: skip
         first = sorted({kind: index for index, kind in reversed(list(enumerate(kinds)))}.values())
         phases.append(Demand(ids=phase.ids[first], amounts=phase.amounts[first]))
-    return replace(traffic, phases=tuple(phases))
+    return changed(traffic, phases=tuple(phases))
 
 
 def fit(systems: list[System], specs: list[ClusterSpec]) -> None:
