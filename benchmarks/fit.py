@@ -86,7 +86,9 @@ TASKS: dict[str, Task] = {
     "vtrain-multi": Task(
         tables=("vtrain-multi",), keys=("cluster.nics.through=0.08:1.0", "stack.sustained.a100-sxm-80gb=0.9:1.1")
     ),
-    "vtrain-single": Task(tables=("vtrain-single",), keys=("stack.launch_factor=3:20",), every=8),
+    "vtrain-single": Task(
+        tables=("vtrain-single",), keys=("stack.launch_factor=5:15", "stack.handover=40 us:400 us"), every=6,
+    ),
     "simumax-b200": Task(
         tables=("simumax-b200",), keys=("stack.sustained.b200-sxm-180gb=0.7:1.1", "stack.handover=5 us:150 us"),
     ),

@@ -42,7 +42,14 @@ def test_a_row_says_what_its_cells_do():
     assert said["model"]["vocab"] % 256 == 0
     assert said["model"]["vocab"] - 50257 < 256
     assert said["precision"] == {"compute": "fp16", "grad_comm": "fp32"}
-    assert said["stack"] == "megatron-deepspeed-2022"
+    assert said["stack"] == "megatron-deepspeed-2022-held"
+
+
+def test_what_a_table_guesses_is_not_taken_from_it():
+    """Recompute is the table's guess where its source does not say; the same cell of another source is what it says."""
+    assert document(row(recompute="full"))["recompute"] == "none"
+    assert document(row(recompute="full"))["model"]["dropout"] == pytest.approx(0.1)
+    assert document(row(recompute="full", source="vtrain-multi"))["recompute"] == "full"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from sim.api import simulate
 from sim.spec.load import load
 from sim.workload.build import build
 from sim.workload.kernels import Shape, layer_backward, layer_forward
+from sim.workload.kernels_core import math_core
 from sim.workload.ops import Collective
+from sim.workload.stash import layer_stash
 
 TINY = ["model.layers=4", "model.hidden=256", "model.heads=4", "model.kv_heads=4", "model.ffn=1024", "model.vocab=1024"]
 BASE = load("quickstart", [*TINY, "batch.micro=1"]).scenario
@@ -71,6 +73,67 @@ def test_blocking_launches_put_launch_and_kernel_one_after_the_other():
     total, busy, count = times[True]
     assert total == pytest.approx(busy + sum(1 for _ in range(count)) * 1e-3, rel=0.02)
     assert total > times[False][0]
+
+
+def kernels_of(step):
+    """Seconds alone of each op that takes any, in the order in which they were launched."""
+    ops = [step.timeline.ops[step.timeline.spans.op[span]] for span in spans_of(step.timeline)]
+    return [op.duration + op.latency for op in ops if op.duration + op.latency > 0.0]
+
+
+@pytest.mark.parametrize("launch", [1e-6, 8e-6, 1e-3])
+def test_a_queue_of_two_takes_the_longer_of_each_launch_and_kernel(launch):
+    """One kernel runs, the next is launched meanwhile: the sum over kernels of the longer of the two, whether the host,
+    the GPU or each in turn is the slower. A queue of one is a launch that blocks, a long one the longer of the sums."""
+    host, times = replace(BASE.cluster.host, launch=launch), {}
+    cases = {1: {"launch_queue": 1}, 2: {"launch_queue": 2}, 9: {}, 0: {"blocking_launches": True}}
+    for case, stack in cases.items():
+        scenario = of(stack={"launch_factor": 1.0, **stack})
+        step = simulate(replace(scenario, cluster=replace(scenario.cluster, host=host)))
+        times[case], busy = step.result.step_time, kernels_of(step)
+    assert times[0] == pytest.approx(times[1], rel=1e-9)
+    assert times[1] == pytest.approx(sum(launch + kernel for kernel in busy), rel=1e-9)
+    assert times[2] == pytest.approx(sum(max(launch, kernel) for kernel in busy), rel=0.02), "the step's begin and end"
+    assert times[9] <= times[2] <= times[1]
+    assert times[9] == pytest.approx(max(len(busy) * launch, sum(busy)), rel=0.06)
+
+
+def test_kept_gradients_are_added_to_from_the_first_microbatch_on():
+    """A kernel a tensor and microbatch, and one that zeroes them all; tensors that become the buffer spare a first."""
+    counts = {}
+    for keeps in (False, True):
+        program = build(of(accumulation=3, stack={"keeps_grads": keeps, "fused_accumulate": False})).programs[0]
+        names = Counter(op.name for action in program.actions for op in program.blocks[action.block].ops)
+        counts[keeps] = names["gradient.accumulate"], names["optimizer.zero_grad"]
+    (once, no), (always, zeroed) = counts[False], counts[True]
+    assert once * 3 == always * 2 > 0
+    assert (no, zeroed) == (0, 1)
+
+
+@pytest.mark.parametrize(("micro", "tp", "fused"), [(1, 1, True), (1, 2, False), (2, 2, True), (3, 2, False)])
+def test_a_fused_softmax_refuses_heads_that_its_blocks_do_not_divide(micro, tp, fused):
+    """Four heads over tp, times sequences. Else to fp32, scale, fill, softmax, back: 16-bit scores are read and written
+    once, fp32 ones four times each, and both the fp32 softmax and the 16-bit one are kept."""
+    math = {"attention": "math", "fused_softmax": True, "softmax_heads": 4}
+    scenario = of(tp=tp, stack=math)
+    shape = Shape(
+        model=scenario.model, micro=micro, sequence=256, stack=scenario.stack, precision=scenario.precision,
+        layout=scenario.layout,
+    )  # fmt: skip
+    passes = [k for k in math_core(shape) if k.kind != "gemm" and "dropout" not in k.name]
+    if fused:
+        assert [k.name for k in passes] == ["attention.scale_mask_softmax"]
+        return
+    scores, mask = micro * 4 // tp * 256 * 256, 256 * 256
+    assert len(passes) == 5
+    assert sum(k.bytes_read + k.bytes_written for k in passes) == scores * (2 * 2 + 8 * 4) + mask
+    whole = Shape(
+        model=scenario.model, micro=4, sequence=256, stack=scenario.stack, precision=scenario.precision,
+        layout=scenario.layout,
+    )  # fmt: skip
+    per = [layer_stash(s)["activations.attention"] / s.micro for s in (shape, whole)]
+    both = 2 * (2 if scenario.model.dropout else 1)
+    assert per[0] - per[1] == 4 // tp * 256 * 256 * (4 + 2 - both)
 
 
 @pytest.mark.parametrize(("dp", "zero", "copies"), [(1, 0, 0), (4, 0, 2), (4, 1, 2), (4, 2, 0)])

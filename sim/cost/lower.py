@@ -94,6 +94,9 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
 MERGE_ABOVE = 250_000
 """Ops of a step above which runs of kernels are merged, unless the caller says which."""
 
+LONG_QUEUE = 1024
+"""Kernels in the launch queue below which no runs are merged: a run is launched whole, whatever room there is."""
+
 
 def lower(
     workload: Workload, cluster: Cluster, scenario: Scenario, *, fold: bool = True, merged: bool | None = None
@@ -105,7 +108,9 @@ def lower(
     """
     placed = placing(scenario.layout.world, scenario.layout.placement, cluster)
     classes = classify(workload, cluster, placed, fold=fold)
-    if merged is None:
+    if scenario.stack.launch_queue < LONG_QUEUE:
+        merged = False
+    elif merged is None:
         merged = _ops(workload, classes) > MERGE_ABOVE
     return _Lowering(workload, cluster, scenario, placed, classes, merged=merged).plan()
 
@@ -149,6 +154,7 @@ class _Lowering:
             rank_classes=tuple(self._class_row(c) for c in range(len(ranks))),
             resources=self._resources(),
             stream_names=self.streams,
+            launch_queue=self.scenario.stack.launch_queue,
         )
 
     # -- tables -----------------------------------------------------------------------------------------------------
@@ -239,7 +245,7 @@ class _Lowering:
             launch=cost.launch,
             launch_rest=cost.launch * (cost.kernels - 1),
             reach=cost.reach,
-            kernels=cost.kernels,
+            kernels=0 if isinstance(work, Collective) and work.kind == "send_recv" else cost.kernels,
             deps=part.deps,
             waits=part.waits,
             signals=part.signals,

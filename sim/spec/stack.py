@@ -31,7 +31,11 @@ class StackSpec:
     ``collective_check``: seconds of the host before each collective for each member, where the framework first sees
     that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``handover``: seconds that a collective among kernels
     takes beyond what it takes alone: from stream to stream by events and back, and members that come late.
-    ``blocking_launches``: the host waits for each kernel (CUDA_LAUNCH_BLOCKING=1). ``reducer_buckets``:
+    ``blocking_launches``: the host waits for each kernel (CUDA_LAUNCH_BLOCKING=1). ``launch_queue``: launched kernels,
+    the running one among them, that it may be ahead by (the driver's queue holds 1024; what follows each kernel holds
+    the host closer). ``keeps_grads``: gradients of the type they are computed in are zeroed once a step and added to
+    from the first microbatch on. ``softmax_heads``: heads (times sequences) that a block of the fused softmax takes; a
+    number that they do not divide runs as fp32 passes (Megatron-LM's ``is_kernel_available``). ``reducer_buckets``:
     DistributedDataParallel holds its buckets beside the gradients. ``flat_gather``: updated parameters are gathered
     through a flat copy. ``tp_buffers``: buffers of a whole region's input, kept for good.
     """
@@ -62,6 +66,9 @@ class StackSpec:
     fused_accumulate: bool = False
     p2p_waits: bool = False
     scatter_gather: bool = False
+    launch_queue: int = 1024
+    keeps_grads: bool = False
+    softmax_heads: int = 1
     tensorwise_step: bool = False
     async_tp: bool = False
     collective_check: float = 0.0

@@ -93,16 +93,18 @@ def _math_forward(shape: Shape) -> Kernels:
 
 
 def _softmax_forward(shape: Shape) -> Kernels:
-    """Scale, mask, softmax over the s x s matrices: one kernel, or a pass for each.
+    """Scale, mask, softmax over the s x s matrices: one kernel, passes in fp32 where it refuses, or a pass for each.
 
     A decoder's eager mask is two passes, times the 0/1 triangle and minus 10000 x its complement (itself two small
     kernels); an encoder adds its padding mask in one. The mask is one s x s matrix, or one row a sequence (encoder).
     """
     size, dtype = float(shape.scores * shape.elem), shape.precision.compute
     mask = float((shape.sequence if shape.causal else shape.micro) * shape.sequence * shape.elem)
-    if shape.stack.fused_softmax:
+    if shape.softmax == "fused":
         read = size if shape.causal else size + mask
         return (memory_pass("attention.scale_mask_softmax", read, size, fused=True, dtype=dtype),)
+    if shape.softmax == "wide":
+        return _wide_softmax_forward(shape)
     chain = [("scale", size, size)]
     if shape.causal:
         chain.append(("mask_multiply", size + mask, size))
@@ -129,12 +131,39 @@ def _math_backward(shape: Shape) -> Kernels:
 def _softmax_backward(shape: Shape) -> Kernels:
     """Reads the gradient and the saved softmax. Eager code then masks and scales in passes; a subtraction is free."""
     size, dtype = float(shape.scores * shape.elem), shape.precision.compute
-    if shape.stack.fused_softmax:
+    if shape.softmax == "fused":
         name = "attention.scale_mask_softmax_grad"
         return (memory_pass(name, 2 * size, size, fused=True, role="input_grad", dtype=dtype),)
+    if shape.softmax == "wide":
+        return _wide_softmax_backward(shape)
     out = [memory_pass("attention.softmax_grad", 2 * size, size, role="input_grad", dtype=dtype)]
     if shape.causal:
         read = size + shape.sequence**2 * shape.elem
         out.append(memory_pass("attention.mask_multiply_grad", read, size, role="input_grad", dtype=dtype))
     out.append(memory_pass("attention.scale_grad", size, size, role="input_grad", dtype=dtype))
     return tuple(out)
+
+
+def _wide_softmax_forward(shape: Shape) -> Kernels:
+    """Where the fused kernel refuses a number of heads: to fp32, scale, fill the mask, softmax, back to 16 bits."""
+    size, wide, mask, dtype = _wide_sizes(shape)
+    chain = [("scale", wide, wide), ("mask_fill", wide + mask, wide), ("softmax", wide, wide)]
+    if wide > size:
+        chain = [("to_fp32", size, wide), *chain, ("from_fp32", wide, size)]
+    return tuple(memory_pass(f"attention.{name}", read, written, dtype=dtype) for name, read, written in chain)
+
+
+def _wide_softmax_backward(shape: Shape) -> Kernels:
+    size, wide, mask, dtype = _wide_sizes(shape)
+    chain = [("softmax_grad", 2 * wide, wide), ("mask_fill_grad", wide + mask, wide), ("scale_grad", wide, wide)]
+    if wide > size:
+        chain = [("to_fp32_grad", size, wide), *chain, ("from_fp32_grad", wide, size)]
+    return tuple(
+        memory_pass(f"attention.{name}", read, written, role="input_grad", dtype=dtype) for name, read, written in chain
+    )
+
+
+def _wide_sizes(shape: Shape) -> tuple[float, float, float, str]:
+    """Bytes of the scores as they come, in fp32 and of the mask (one byte each), and the type they come in."""
+    mask = float(shape.sequence**2)
+    return float(shape.scores * shape.elem), float(shape.scores * FP32), mask, shape.precision.compute

@@ -205,6 +205,13 @@ class Shape:
         return self.kv_width < self.q_width
 
     @property
+    def softmax(self) -> Literal["fused", "wide", "eager"]:
+        """One kernel; passes in fp32 where its blocks do not divide sequences x heads; or the passes of eager code."""
+        if not self.stack.fused_softmax:
+            return "eager"
+        return "wide" if self.head_batch % self.stack.softmax_heads else "fused"
+
+    @property
     def eager_layout(self) -> bool:
         """Whether attention works on [batch, heads, sequence, head_dim] copies, as code before fused softmax did.
 

@@ -277,11 +277,12 @@ class PipelineRank:
         """
         if shape_of(self.scenario).adds_gradients and unit.name != "embedding":
             return end
+        opens = first and not self.scenario.stack.keeps_grads
         adds = [
             kernel
             for policy in self.policies
             for kernel in accumulate_grads(
-                policy.params(unit), self.scenario.precision, policy.tensors(unit), first=first or policy.transient
+                policy.params(unit), self.scenario.precision, policy.tensors(unit), first=opens or policy.transient
             )
         ]
         return block.items(adds, phase, layer=unit.layer)[1] if adds else end

@@ -76,7 +76,9 @@ def _core(shape: Shape) -> float:
     """What attention's core keeps beside queries, keys, values and the context: row sums, or its s x s matrices."""
     if shape.flash:
         return float(shape.head_batch * shape.local_sequence * FP32)
-    return shape.scores * shape.elem * (2 if shape.dropout else 1)
+    if shape.softmax == "wide":  # the fp32 softmax, and what the next product reads
+        return float(shape.scores * (max(FP32, shape.elem) + shape.elem))
+    return float(shape.scores * shape.elem * (2 if shape.dropout else 1))
 
 
 def _heads(shape: Shape) -> float:
@@ -195,7 +197,7 @@ def layer_workspace(shape: Shape, layer: int = 0) -> float:
         attention = 2 * shape.act(shape.q_width + shape.kv_width + shape.value_width)
         attention += shape.tokens * shape.q_width * FP32 + context_workspace(shape)
     else:
-        attention = 2.0 * shape.scores * shape.elem
+        attention = 2.0 * shape.scores * (FP32 if shape.softmax == "wide" else shape.elem)
     return shape.act(shape.hidden) + max(mlp, attention)
 
 

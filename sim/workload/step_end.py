@@ -100,6 +100,8 @@ def _gpu_step(block: BlockBuilder, scenario: Scenario, share: float, tensors: in
     _, last = block.kernels(kernels.optimizer_step(share, scenario.precision, scenario.stack, tensors), "O")
     if scenario.stack.tensorwise_step:
         _, last = block.kernels(kernels.copy_and_zero(share, scenario.precision, tensors), "O")
+    elif scenario.stack.keeps_grads:
+        _, last = block.kernels(kernels.zero_grad(share, DTYPE_BYTES[scenario.precision.grads]), "O")
     return last
 
 
