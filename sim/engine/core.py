@@ -102,6 +102,8 @@ class Engine(Host):
             for rank in lazy:
                 if rank.laid is not None:
                     self._settle(rank.laid, now, rank.laid.last - 1)
+            if lazy and arrived:
+                self._not_launched(op.group, now)
             arrived.append(run)
             if len(arrived) < self.plan.group_sizes[op.group]:
                 for rank in lazy:

@@ -161,14 +161,34 @@ class Host(Lockstep):
             if run.launched > now:
                 run.cause, run.cause_span = CAUSE_LAUNCH, run.held_by
             self._ready(run, max(run.launched, now))  # it has been there for a while, and nobody noticed
-        elif run.launched > now:
+        elif run.launched > now and not self._post(run):
             run.callbacks = self.on_launched
             heappush(self.queue, (run.launched, NORMAL, next(self.eid), run))
+        elif run.launched > now:
+            pass  # posted
         elif self.deferring:
             run.callbacks = self.on_ready
             heappush(self.queue, (now, NORMAL, next(self.eid), run))
         else:
             self._ready(run, now)
+
+    def _post(self, run: Run) -> bool:
+        """A receive is there from its launch on, and no event is needed to see it come, unless somebody waits for it."""
+        group = run.op.group
+        if group not in run.rank.lazy or len(self.arrived[group]) + 1 == self.plan.group_sizes[group]:
+            return False
+        run.ready = run.launched
+        run.cause, run.cause_span = CAUSE_LAUNCH, run.held_by
+        self.arrived[group].append(run)
+        return True
+
+    def _not_launched(self, group: int, now: float) -> None:
+        """Of what was posted at a rendezvous, what is not launched yet comes when it is."""
+        arrived = self.arrived[group]
+        for run in [run for run in arrived if run.ready > now]:
+            arrived.remove(run)
+            run.callbacks = self.on_launched
+            heappush(self.queue, (run.ready, NORMAL, next(self.eid), run))
 
     def _set_off(self, head: Run, now: float) -> None:
         """The first op of a chain waits for nothing but its launch: lay it out from then on if there is room."""
