@@ -161,11 +161,10 @@ class Host(Lockstep):
             if run.launched > now:
                 run.cause, run.cause_span = CAUSE_LAUNCH, run.held_by
             self._ready(run, max(run.launched, now))  # it has been there for a while, and nobody noticed
-        elif run.launched > now and not self._post(run):
-            run.callbacks = self.on_launched
-            heappush(self.queue, (run.launched, NORMAL, next(self.eid), run))
         elif run.launched > now:
-            pass  # posted
+            if not self._post(run):
+                run.callbacks = self.on_launched
+                heappush(self.queue, (run.launched, NORMAL, next(self.eid), run))
         elif self.deferring:
             run.callbacks = self.on_ready
             heappush(self.queue, (now, NORMAL, next(self.eid), run))
