@@ -116,6 +116,10 @@ def tensor_parallel(draw):
             late = draw(st.sampled_from([0.0, 0.0, 0.0, 0.3]))
             add(list(pair), duration=size, latency=0.2 + late, loads={OWN: taken}, weight=weight, together=True,
                 apart="copy", posted_by=pair[1] if posted else None, back=draw(st.integers(1, 3)))  # fmt: skip
+        for group in pairs if draw(st.booleans()) else ():  # waits for an exchange within the pass before
+            add(group, duration=0.2, loads={OWN: draw(st.sampled_from([0.2, 0.7]))}, stream="comm", back=0,
+                weight=draw(st.sampled_from([1.0, 8.0])), together=draw(st.booleans()),
+                sync=draw(st.booleans()))  # fmt: skip
         for _ in range(draw(st.integers(1, 3))):
             for group in pairs:
                 seconds = draw(st.sampled_from([0.5, 1.5]))
@@ -134,7 +138,7 @@ def in_turn(ops):
     """The same ops, each rank's after its own last: ``back`` counts in the ops of all ranks."""
     for i, op in enumerate(ops):
         before = [j for j in range(i) if set(ops[j]["members"]) & set(op["members"])]
-        op["back"] = i - before[-op["back"]] if len(before) >= op["back"] else 0
+        op["back"] = i - before[-op["back"]] if len(before) >= op["back"] > 0 else 0
     return ops
 
 

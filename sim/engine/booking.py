@@ -17,7 +17,7 @@ from heapq import heappush
 
 from sim.engine.beside import NEVER, ends_beside, left_at, paces
 from sim.engine.chains import Chain
-from sim.engine.ends import ends_with_launches, free_ends, in_time, last_known
+from sim.engine.ends import ends_with_launches, free_ends, in_time
 from sim.engine.sharing import Sharing
 from sim.engine.state import FULL, NORMAL, Callbacks, Rank, Run, Timer
 from sim.engine.wake import wake_place
@@ -40,6 +40,7 @@ class Booking(Sharing):
         self.on_demand: Callbacks = (self._demand_event,)
         self.on_end: Callbacks = (self._end,)
         self.on_chain_end: Callbacks = (self._chain_end,)
+        self.on_inner: Callbacks = (self._inner_event,)
         self.on_wake: Callbacks = (self._wake,)
 
     @staticmethod
@@ -74,6 +75,9 @@ class Booking(Sharing):
         raise NotImplementedError
 
     def _go_on_together(self, ended: Sequence[tuple[Run | None, Chain]], now: float) -> None:
+        raise NotImplementedError
+
+    def _pass_on(self, run: Run, now: float) -> None:
         raise NotImplementedError
 
     def _await_guests(self, chain: Chain, run: Run, now: float) -> None:
@@ -120,7 +124,7 @@ class Booking(Sharing):
     def _until(chain: Chain, first: int) -> int:
         """Until which place (exclusive) a chain may be laid out by itself: to where it meets others."""
         last: int = chain.template.until[first]
-        return min(last_known(chain, first), last)
+        return min(len(chain.launched), last)
 
     def _guests(self, chain: Chain, run: Run | None) -> tuple[Run, ...] | None:
         """Who uses its resources, but for ``run``, its own: nobody or one; None where there is no room for it."""
@@ -174,6 +178,7 @@ class Booking(Sharing):
         chain.event = timer = Timer(chain, self.on_chain_end)
         self._occupy(chain, first, ends)
         heappush(self.queue, (ends[-1], NORMAL, next(self.eid), timer))
+        self._plan_inner(chain)
 
     def _occupy(self, chain: Chain, first: int, ends: list[float]) -> None:
         """Its ops from place ``first`` on end so; its resources are its own until then, or until somebody asks."""
@@ -258,7 +263,8 @@ class Booking(Sharing):
         for r in chain.wide:
             self.owner[r] = None
         chain.rank.laid = None
-        chain.event = chain.wake = chain.guest = None
+        chain.event = chain.wake = chain.guest = chain.inner = None
+        chain.inner_at = len(chain.template.ops)
         chain.lead = -1
         chain.together = chain.wide = ()
 
@@ -267,7 +273,7 @@ class Booking(Sharing):
     def _settle(self, chain: Chain, now: float, until: int) -> None:
         """Let the host issue what ops that ended by now, before place ``until``, made room for."""
         at, first = chain.at, chain.first
-        place = min(first + bisect_right(chain.ends, now, at - first), until)
+        place = min(first + bisect_right(chain.ends, now, at - first), until, chain.inner_at)
         if place > at:
             chain.at = place
             if chain.known:
@@ -276,7 +282,7 @@ class Booking(Sharing):
 
     @staticmethod
     def _inner_done(chain: Chain, place: int) -> None:
-        """Ops before ``place`` that are runs of their own have ended. What others wait for is the last of a chain."""
+        """Ops before ``place`` that are runs of their own have ended."""
         for known in [k for k in chain.known if k < place and k < chain.last - 1]:
             run = chain.known.pop(known)
             run.done, run.span, run.chain = True, chain.number(known), None
@@ -376,6 +382,8 @@ class Booking(Sharing):
         now = self.last_end = self.env._now
         ended = [(one, one.at) for one in chain.together or (chain,)]
         for one, _ in ended:
+            if one.inner is not None:  # at this very instant
+                self._inner_ended(one, now)
             one.at = one.last
             self._inner_done(one, one.last)
             self._record_ops(one)
@@ -441,6 +449,33 @@ class Booking(Sharing):
             self._want_solve(run, now)
         else:
             heappush(self.queue, (end, NORMAL, next(self.eid), timer))
+
+    # -- others that wait for an inner op ----------------------------------------------------------------------------
+
+    def _plan_inner(self, chain: Chain) -> None:
+        """Have an event at the end of the next op, but for the last, that others wait for."""
+        place = min([k for k, run in chain.known.items() if run.dependents and k >= chain.at], default=chain.last)
+        if place < chain.last - 1 and (chain.inner is None or place < chain.inner_at):
+            chain.inner_at = place
+            chain.inner = timer = Timer(chain, self.on_inner)
+            heappush(self.queue, (chain.ends[place - chain.first], NORMAL, next(self.eid), timer))
+
+    def _inner_event(self, timer: Timer) -> None:
+        chain: Chain = timer.of
+        if chain.inner is timer:
+            self._inner_ended(chain, self.env._now)
+            if chain.event is not None:
+                self._plan_wake(chain)
+
+    def _inner_ended(self, chain: Chain, now: float) -> None:
+        """Those that waited for it go; the chain goes on."""
+        run = chain.known[chain.inner_at]
+        place = chain.inner_at
+        chain.inner, chain.inner_at = None, len(chain.template.ops)
+        self._settle(chain, now, place + 1)
+        self._pass_on(run, now)
+        if chain.event is not None:
+            self._plan_inner(chain)
 
     # -- ops that cannot wait for the chain's end -------------------------------------------------------------------
 

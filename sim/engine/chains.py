@@ -92,9 +92,9 @@ class Chain:
     """One run of a template: how far it was issued, how far it has come, and how it is laid out in time."""
 
     __slots__ = (
-        "action", "at", "base", "cause", "cause_span", "ends", "event", "first", "guest", "held", "known", "last",
-        "last_span", "launched", "lead", "microbatch", "odd", "paces", "rank", "ready", "resumed", "slowed", "template",
-        "together", "waiting", "wake", "wide", "window",
+        "action", "at", "base", "cause", "cause_span", "ends", "event", "first", "guest", "held", "inner", "inner_at",
+        "known", "last", "last_span", "launched", "lead", "microbatch", "odd", "paces", "rank", "ready", "resumed",
+        "slowed", "template", "together", "waiting", "wake", "wide", "window",
     )  # fmt: skip
     base: int  # number of the span of the op at ``first``
     cause: int  # why the op at ``first`` was ready, and after which span
@@ -103,6 +103,8 @@ class Chain:
     event: object  # the timer that will end what is laid out; None: nothing is
     first: int
     guest: Run | None  # that is there and takes a part of its resources at full speed (``beside``)
+    inner: object  # the timer at the end of an inner op that others wait for, the one at ``inner_at``
+    inner_at: int  # beyond the end: there is none
     last: int
     last_span: int  # of the op before ``at``
     lead: int  # ``base`` of the first of the chains that are laid out together; -1: it is the first, or is alone
@@ -126,7 +128,8 @@ class Chain:
         self.at = 0  # the place that has not ended
         self.waiting = False  # its turn has come, but the host has not issued it
         self.known = {0: head}  # ops that are runs of their own: others may wait for them, or they run by themselves
-        self.event = self.wake = self.resumed = self.guest = self.slowed = self.paces = None
+        self.inner_at = len(template.ops)
+        self.event = self.wake = self.inner = self.resumed = self.guest = self.slowed = self.paces = None
         self.last_span = self.lead = -1
         self.together: tuple[Chain, ...] = ()
         self.wide: Sequence[int] = ()

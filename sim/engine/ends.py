@@ -12,15 +12,6 @@ from operator import sub
 from sim.engine.chains import Chain
 
 
-def last_known(chain: Chain, first: int) -> int:
-    """Until which place (exclusive) ops from ``first`` on may be laid out: those issued, and to one others wait for."""
-    last = len(chain.launched)
-    for place, run in chain.known.items():
-        if run.dependents and first <= place < last - 1:
-            last = place + 1
-    return last
-
-
 def free_ends(chain: Chain, first: int, last: int, now: float) -> list[float]:
     """Ends of the ops from place ``first`` to ``last`` (exclusive) if none waits for its launch.
 

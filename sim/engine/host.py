@@ -150,10 +150,10 @@ class Host(Lockstep):
 
     def _wait_for(self, other: Run, run: Run) -> None:
         chain = other.chain
-        if chain is not None and chain.event is not None and other.place < chain.last - 1:
-            self._take_up(chain, self.env._now)  # the instant at which an inner op ends matters now
         other.dependents.append(run)
         run.pending += 1
+        if chain is not None and chain.event is not None:
+            self._plan_inner(chain)  # the instant at which an inner op ends matters now
 
     def _launch(self, run: Run, now: float) -> None:
         """Dependencies and stream are done: go, or wait for the host to launch it."""
@@ -172,7 +172,7 @@ class Host(Lockstep):
             self._ready(run, now)
 
     def _post(self, run: Run) -> bool:
-        """A receive is there from its launch on, and no event is needed to see it come, unless somebody waits for it."""
+        """A receive is there from its launch on, and no event is needed to see it come, unless somebody waits."""
         group = run.op.group
         if group not in run.rank.lazy or len(self.arrived[group]) + 1 == self.plan.group_sizes[group]:
             return False

@@ -16,7 +16,7 @@ from heapq import heappush
 from sim.engine.beside import NEVER, ends_beside, paces
 from sim.engine.booking import Booking
 from sim.engine.chains import Chain, Template
-from sim.engine.ends import free_ends, in_time, last_known
+from sim.engine.ends import free_ends, in_time
 from sim.engine.state import LAST, NORMAL, Callbacks, Rank, Run, Timer
 from sim.plan import Plan
 
@@ -75,7 +75,7 @@ class Lockstep(Booking):
         first, twin = lead.at, lead.template.twin
         if any(c.template.twin != twin or c.at != first or c.rank.laid is not None for c in chains):
             return False
-        last = min([last_known(c, first) for c in chains])
+        last = min([len(chain.launched) for chain in chains])
         wide = self._wide(chains)
         if last == first or wide is None or any(self.users[r] or self.owner[r] for r in wide):
             return False
@@ -144,6 +144,8 @@ class Lockstep(Booking):
         for r in wide:
             self.owner[r] = lead
         heappush(self.queue, (ends[-1], NORMAL, next(self.eid), timer))
+        for chain in chains:
+            self._plan_inner(chain)
 
     # -- guests come ------------------------------------------------------------------------------------------------
 
@@ -169,7 +171,7 @@ class Lockstep(Booking):
         if len(guests) < len(members) or not _alike(members, guests):
             return False
         for one in members:
-            self._settle(one, now, one.last - 1)
+            self._settle_all(one, now)
             if one.event is not event:
                 return False
         lead, wide, last = members[0], members[0].wide, chain.last
@@ -185,13 +187,22 @@ class Lockstep(Booking):
             self._plan_wake(one)
         return True
 
+    def _settle_all(self, chain: Chain, now: float) -> None:
+        """As ``_settle``, and past what others wait for if that has ended: members have to be at one place."""
+        event = chain.event
+        self._settle(chain, now, chain.last - 1)
+        while chain.event is event and chain.inner is not None and chain.ends[chain.inner_at - chain.first] <= now:
+            self._inner_ended(chain, now)
+            if chain.event is event:
+                self._settle(chain, now, chain.last - 1)
+
     # -- somebody asks ----------------------------------------------------------------------------------------------
 
     def _part(self, chain: Chain, now: float) -> None:
         """Each goes on by itself to where they next meet; an op that they do together goes on as one run."""
         event, members = chain.event, chain.together
         for one in members:
-            self._settle(one, now, one.last - 1)
+            self._settle_all(one, now)
             if one.event is not event:  # the host's catching up had somebody else ask for it
                 return
         place = chain.at
