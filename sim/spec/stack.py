@@ -66,8 +66,8 @@ class StackSpec:
     fused_accumulate: bool = False
     p2p_waits: bool = False
     scatter_gather: bool = False
-    launch_queue: int = 1024
     keeps_grads: bool = False
+    launch_queue: int = 1024
     softmax_heads: int = 1
     tensorwise_step: bool = False
     async_tp: bool = False
