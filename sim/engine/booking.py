@@ -380,10 +380,14 @@ class Booking(Sharing):
         if chain.event is not timer:
             return
         now = self.last_end = self.env._now
-        ended = [(one, one.at) for one in chain.together or (chain,)]
-        for one, _ in ended:
-            if one.inner is not None:  # at this very instant
+        members = chain.together or (chain,)
+        for one in members:
+            if one.inner is not None:  # what others wait for ends at this very instant
                 self._inner_ended(one, now)
+        if chain.event is not timer:  # one of those asked for what it has
+            return
+        ended = [(one, one.at) for one in members]
+        for one, _ in ended:
             one.at = one.last
             self._inner_done(one, one.last)
             self._record_ops(one)
