@@ -178,7 +178,6 @@ def test_device_is_whole(path: Path) -> None:
     node = "cluster=dgx-a100"
     loaded = load("quickstart", [node, f"cluster.device={path.stem}", "precision=fp32", "stack.attention=math"])
     device = loaded.scenario.cluster.device
-    assert device.gemm["fp32"].peak == device.vector_flops_per_s
     assert device.unaligned_flops_per_s < device.gemm["fp16"].peak * device.gemm["fp16"].e
     assert device.naive_fraction < device.fused_fraction
     assert all(fit.p_inf < device.gemm["fp16"].peak for fits in device.flash.values() for fit in fits)

@@ -17,7 +17,7 @@ from sim.cluster.types import Cluster
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec, DeviceSpec, HostLinkSpec, HostSpec, NicSpec, NvlinkSpec, NvmeSpec
 
-GPU = DeviceSpec(name="g", memory=32e9, hbm_bandwidth=900e9, sms=80, vector_flops_per_s=15e12, gemm={})
+GPU = DeviceSpec(name="g", memory=32e9, hbm_bandwidth=900e9, sms=80, gemm={})
 HOST = HostSpec(
     name="two sockets",
     sockets=2,

@@ -19,7 +19,7 @@ from sim.cost.traffic import NCCL_RING_BASE_LATENCY, CollectiveCost
 from sim.errors import InfeasibleError
 from sim.spec.types import ClusterSpec, DeviceSpec, HostLinkSpec, HostSpec, NicSpec, NvlinkSpec
 
-GPU = DeviceSpec(name="g", memory=32e9, hbm_bandwidth=9e12, sms=80, vector_flops_per_s=15e12, gemm={})
+GPU = DeviceSpec(name="g", memory=32e9, hbm_bandwidth=9e12, sms=80, gemm={})
 # Two Xeon 8168: about 200 GB/s STREAM for the pair (components/README.md section 4, recalled).
 HOST = HostSpec(
     name="xeon",

@@ -77,7 +77,6 @@ def _faster(scenario, k):
     """Every rate of the machine times k, every latency, floor and launch over k."""
     rates = [
         "hbm_bandwidth",
-        "vector_flops_per_s",
         "unaligned_flops_per_s",
         "dram_bandwidth",
         "socket_link",

@@ -140,7 +140,6 @@ class DeviceFile(Block):
     memory: Bytes = _says("device memory")
     hbm_bandwidth: BytesPerS = _says("peak memory bandwidth")
     sms: Count = _says("streaming multiprocessors")
-    vector_flops_per_s: FlopsPerS = _says("fp32 rate outside tensor cores")
     gemm: GemmTable = _says("fitted GEMM speeds by dtype")
     grouped: GemmTable = _or(GemmTable(), "fitted speeds of products of many experts in one launch, by dtype")
     flash: FlashTable = _or(FlashTable(), "fitted fused attention by kernel")

@@ -20,7 +20,6 @@ def _arithmetic(device: DeviceSpec, by: float) -> DeviceSpec:
     """Tensor cores, vector units, fused attention; not the fixed start of a kernel."""
     return replace(
         device,
-        vector_flops_per_s=device.vector_flops_per_s * by,
         unaligned_flops_per_s=device.unaligned_flops_per_s * by,
         unaligned_batched_flops_per_s=device.unaligned_batched_flops_per_s * by,
         gemm={dtype: replace(fit, peak=fit.peak * by) for dtype, fit in device.gemm.items()},

@@ -122,17 +122,16 @@ class DeviceSpec:
 
     ``grouped``: products of many experts in one launch, whose arithmetic and memory do not overlap: ``t = t0 +
     2mnk(...) / (peak*e) + bytes / (hbm*eb)``; a dtype that is not there costs as ``gemm`` says.
-    ``vector_flops_per_s`` is the fp32 rate outside tensor cores, ``unaligned_flops_per_s`` what a 16-bit GEMM
-    reaches when a dimension breaks ``gemm_alignment`` (bytes). ``fused_fraction`` and ``naive_fraction`` are the
-    shares of ``hbm_bandwidth`` that memory-bound kernels sustain, ``rearrange_fraction`` that of kernels that only put
-    rows or slices of rows elsewhere (0: as naive ones), ``kernel_floor`` their shortest duration (s).
+    ``unaligned_flops_per_s`` is what a 16-bit GEMM reaches when a dimension breaks ``gemm_alignment`` (bytes).
+    ``fused_fraction`` and ``naive_fraction`` are the shares of ``hbm_bandwidth`` that memory-bound kernels sustain,
+    ``rearrange_fraction`` that of kernels that only put rows or slices of rows elsewhere (0: as naive ones),
+    ``kernel_floor`` their shortest duration (s).
     """
 
     name: str
     memory: float
     hbm_bandwidth: float
     sms: int
-    vector_flops_per_s: float
     gemm: Mapping[str, GemmFit]
     grouped: Mapping[str, GemmFit] = field(default_factory=dict)
     flash: Mapping[str, tuple[FlashFit, ...]] = field(default_factory=dict)
