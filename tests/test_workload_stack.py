@@ -142,6 +142,51 @@ def test_a_reducer_holds_its_buckets(dp, zero, copies):
     assert held.get("gradients.buckets", 0.0) == pytest.approx(copies * held["parameters"] / 2)
 
 
+def placeholders(scenario):
+    (program,) = build(scenario).programs
+    return dict(program.resident_gpu).get("gradients.placeholders", 0.0)
+
+
+HOLDS = {"weight_placeholders": True, "fused_accumulate": True}
+
+
+@pytest.mark.parametrize("tp", [1, 4])
+def test_a_placeholder_stays_for_each_shape_of_weight(tp):
+    """QKV, out, up, down once for all layers, in the type of the weights; none where products add nothing."""
+    scenario = of(tp=tp, stack=HOLDS)
+    model, h = scenario.model, 256
+    weights = 3 * h * h + h * h + 2 * h * 1024 + (h * 1024 if model.gated_mlp else 0)
+    assert placeholders(scenario) == weights / tp * 2
+    assert placeholders(of(tp=tp, stack={**HOLDS, "fused_accumulate": False})) == 0.0
+    assert placeholders(of(dp=4, zero=2, stack=HOLDS)) == 0.0, "gradients are tensors of their own"
+    longer = replace(scenario, model=replace(model, layers=8))
+    assert placeholders(longer) == placeholders(scenario)
+
+
+def test_all_experts_share_the_placeholder_of_one():
+    scenario = of(stack=HOLDS)
+    sizes = {
+        experts: placeholders(replace(scenario, model=replace(scenario.model, experts=experts, top_k=2, moe_ffn=512)))
+        for experts in (4, 16)
+    }
+    up = 2 if scenario.model.gated_mlp else 1
+    assert sizes[4] == sizes[16] == 2 * (4 * 256 * 256 + (up + 1) * 256 * 512)
+
+
+def test_the_output_matrix_has_a_placeholder_while_it_is_differentiated():
+    """With a large vocabulary the step's peak is there, higher by a 16-bit table."""
+    scenario = of(tp=4)
+    scenario = replace(scenario, model=replace(scenario.model, vocab=2**17))
+    peaks = []
+    for on in (False, True):
+        stack = replace(scenario.stack, fused_accumulate=True, weight_placeholders=on, fused_cross_entropy=True)
+        stack = replace(stack, library_loss=False)
+        held = replace(scenario, stack=stack)
+        (use,) = [one for one in simulate(held).result.memory if one.where == "gpu"]
+        peaks.append(use.peak - use.at_peak.get("gradients.placeholders", 0.0))
+    assert peaks[1] - peaks[0] == pytest.approx(2**17 * 256 / 4 * 2, rel=0.02)
+
+
 def test_gathered_inputs_stay_where_a_stack_keeps_them():
     scenario = of(tp=4, sequence_parallel=True, stack={"tp_buffers": 2})
     held = dict(build(scenario).programs[0].resident_gpu)

@@ -393,6 +393,7 @@ class StackFile(Block):
     fragmentation: FractionOrZero = _says("allocator reserve, as a fraction of activations")
     vectorised: bool = _or(False, "element-wise passes sustain fused_fraction of bandwidth, not naive_fraction")
     fused_accumulate: bool = _or(False, "products of weight gradients add to the gradient buffer themselves")
+    weight_placeholders: bool = _or(False, "fused_accumulate: one unread gradient of each weight's shape is kept")
     p2p_waits: bool = _or(False, "the host waits for each message that a stage receives")
     scatter_gather: bool = _or(False, "pp with tp: messages go in parts, one a rank, and are gathered on arrival")
     keeps_grads: bool = _or(False, "gradients are zeroed and stay: the first microbatch adds to them as others do")

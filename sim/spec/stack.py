@@ -23,21 +23,23 @@ class StackSpec:
     after the CPU step, tile by tile within it, or by sub-groups that the host first casts in a pass of its own.
 
     ``fused_accumulate``: the product of a weight gradient adds to the gradient buffer as it writes (Megatron-LM's
-    gradient_accumulation_fusion). ``p2p_waits``: the host waits for each message between stages (Megatron-LM
-    synchronises after it). ``scatter_gather``: it goes in parts, one a tensor-parallel rank, unless the layout says.
-    ``tensorwise_step``: norm, clipping, copies of master weights and zeroing take a kernel for each tensor.
-    ``async_tp``: in backward the input gradient is exchanged beside the weight gradient's product, and a
-    sequence-parallel input gathered again beside the input gradient's (Megatron-LM from the end of 2021).
-    ``collective_check``: seconds of the host before each collective for each member, where the framework first sees
-    that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL). ``handover``: seconds that a collective among kernels
-    takes beyond what it takes alone: from stream to stream by events and back, and members that come late.
-    ``blocking_launches``: the host waits for each kernel (CUDA_LAUNCH_BLOCKING=1). ``launch_queue``: launched kernels,
-    the running one among them, that it may be ahead by (the driver's queue holds 1024; what follows each kernel holds
-    the host closer). ``keeps_grads``: gradients of the type they are computed in are zeroed once a step and added to
-    from the first microbatch on. ``softmax_heads``: heads (times sequences) that a block of the fused softmax takes; a
-    number that they do not divide runs as fp32 passes (Megatron-LM's ``is_kernel_available``). ``reducer_buckets``:
-    DistributedDataParallel holds its buckets beside the gradients. ``flat_gather``: updated parameters are gathered
-    through a flat copy. ``tp_buffers``: buffers of a whole region's input, kept for good.
+    gradient_accumulation_fusion). ``weight_placeholders``: autograd then gets a tensor that nobody reads for each
+    weight: of linear layers one a shape, kept for good, of the output matrix one a backward (Transformer Engine).
+    ``p2p_waits``: the host waits for each message between stages (Megatron-LM synchronises after it).
+    ``scatter_gather``: it goes in parts, one a tensor-parallel rank, unless the layout says. ``tensorwise_step``: norm,
+    clipping, copies of master weights and zeroing take a kernel for each tensor. ``async_tp``: in backward the input
+    gradient is exchanged beside the weight gradient's product, and a sequence-parallel input gathered again beside the
+    input gradient's (Megatron-LM from the end of 2021). ``collective_check``: seconds of the host before each
+    collective for each member, where the framework first sees that all call the same (TORCH_DISTRIBUTED_DEBUG=DETAIL).
+    ``handover``: seconds that a collective among kernels takes beyond what it takes alone: from stream to stream by
+    events and back, and members that come late. ``blocking_launches``: the host waits for each kernel
+    (CUDA_LAUNCH_BLOCKING=1). ``launch_queue``: launched kernels, the running one among them, that it may be ahead by
+    (the driver's queue holds 1024; what follows each kernel holds the host closer). ``keeps_grads``: gradients of the
+    type they are computed in are zeroed once a step and added to from the first microbatch on. ``softmax_heads``: heads
+    (times sequences) that a block of the fused softmax takes; a number that they do not divide runs as fp32 passes
+    (Megatron-LM's ``is_kernel_available``). ``reducer_buckets``: DistributedDataParallel holds its buckets beside the
+    gradients. ``flat_gather``: updated parameters are gathered through a flat copy. ``tp_buffers``: buffers of a whole
+    region's input, kept for good.
     """
 
     name: str
@@ -64,6 +66,7 @@ class StackSpec:
     fragmentation: float  # allocator bytes reserved above those asked for, as a fraction of activations
     vectorised: bool = False  # element-wise passes move memory as fast as fused kernels (PyTorch since 1.5)
     fused_accumulate: bool = False
+    weight_placeholders: bool = False
     p2p_waits: bool = False
     scatter_gather: bool = False
     keeps_grads: bool = False

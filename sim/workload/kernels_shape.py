@@ -139,6 +139,14 @@ class Shape:
         return self.stack.fused_accumulate
 
     @property
+    def placeholders(self) -> bool:
+        """Whether autograd gets tensors that nobody reads for weights whose gradients are added to a buffer kept whole.
+
+        Where gradients are sharded as they come, they are tensors of their own.
+        """
+        return self.adds_gradients and self.stack.weight_placeholders and self.layout.zero < 2
+
+    @property
     def narrow_gather(self) -> bool:
         """Whether what sequence-parallel ranks gather is in the recipe's form."""
         keeps = self.recipe is not None and self.recipe.keeps

@@ -13,6 +13,7 @@ from sim.workload.policy import sharded_master
 from sim.workload.recipes import RECIPES
 from sim.workload.shares import Held
 from sim.workload.step_end import shard
+from sim.workload.units import shape_of
 
 MOMENTS = 8.0  # fp32 momentum and variance
 MASTER = 4.0  # fp32 copy of a 16-bit parameter
@@ -57,12 +58,15 @@ def _buffers(scenario: Scenario, held: Held) -> dict[str, float]:
     """What the software keeps allocated beside the states: the reducer's buckets, inputs of regions, workspaces.
 
     PyTorch's DistributedDataParallel reduces gradients in buckets of the compute type that it allocates once; a stack
-    that adds gradients up elsewhere (in fp32) holds both.
+    that adds gradients up elsewhere (in fp32) holds both. Transformer Engine, whose products add to the buffer, returns
+    to autograd a tensor of the weight's type and shape, one for all weights of a shape.
     """
     layout, batch, width = scenario.layout, scenario.batch, DTYPE_BYTES[scenario.precision.compute]
     found = {"workspace": scenario.stack.workspace}
     if scenario.stack.reducer_buckets and layout.dp * layout.cp > 1 and layout.zero < 2:
         found["gradients.buckets"] = float(held.params * width)
+    if shape_of(scenario).placeholders:
+        found["gradients.placeholders"] = float(sum(size for _, size in held.matrices) * width)
     if layout.tp > 1 and layout.sequence_parallel:
         whole = batch.micro * batch.sequence / layout.cp * scenario.model.hidden * width
         found["activations.gathered"] = scenario.stack.tp_buffers * whole

@@ -7,7 +7,7 @@ the up projections) and of experts over expert-parallel ranks, whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -38,6 +38,10 @@ class Held(Protocol):
     def narrow(self) -> int:
         """Parameters whose products are narrow."""
 
+    @property
+    def matrices(self) -> frozenset[tuple[str, int]]:
+        """Kinds of weight matrices in its layers: what each is and its parameters, of experts one's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
@@ -51,6 +55,7 @@ class Share:
     experts: int = 0
     small: int = 0
     narrow: int = 0
+    matrices: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
     def of(cls, units: Iterable[Held]) -> Share:
@@ -62,6 +67,7 @@ class Share:
             experts=sum(unit.experts for unit in held),
             small=sum(unit.small for unit in held),
             narrow=sum(unit.narrow for unit in held),
+            matrices=frozenset[tuple[str, int]]().union(*(unit.matrices for unit in held)),
         )
 
 
@@ -75,7 +81,8 @@ _SPLIT = (
 
 def layer_share(shape: Shape, layer: int = 0) -> Share:
     """One layer's parameters on one rank."""
-    return _share(shape, model.layer_tensors(shape.model, layer))
+    tensors = model.layer_tensors(shape.model, layer)
+    return replace(_share(shape, tensors), matrices=frozenset(_matrices(shape, tensors)))
 
 
 def embedding_share(shape: Shape) -> Share:
@@ -91,20 +98,32 @@ def head_share(shape: Shape, *, copy: bool) -> Share:
     return replace(share, params=share.params + shape.vocab * shape.model.hidden, tensors=share.tensors + 1)
 
 
+def _matrices(shape: Shape, tensors: Iterable[model.Tensor]) -> Iterator[tuple[str, int]]:
+    """Weights of a layer's linear layers by the part of the layer that they are in; a router's is none of them."""
+    for name, _, size in tensors:
+        part = name.split(".", 2)[-1]
+        if not part.endswith(".weight") or "norm" in part or "router" in part:
+            continue
+        one = size // shape.model.experts if ".experts." in name else _mine(shape, name, size)
+        yield part, one
+
+
 def _share(shape: Shape, tensors: Iterable[model.Tensor]) -> Share:
-    """Key and value heads that are copied to several ranks count on each of them."""
     params = count = experts = small = 0
     for name, _, size in tensors:
         count += 1
-        mine = size
-        if "attention.qkv" in name:
-            whole = shape.model.heads * shape.model.head_dim + 2 * shape.model.kv_heads * shape.model.head_dim
-            mine = size // whole * shape.qkv_width
-        elif ".experts." in name:
-            mine = size // shape.layout.ep
-            experts += mine
-        elif any(part in name for part in _SPLIT):
-            mine = -(-size // shape.tp)
+        mine = _mine(shape, name, size)
+        experts += mine if ".experts." in name else 0
         params += mine
         small += mine if mine <= shape.layout.persistence_threshold else 0
     return Share(params=params, tensors=count, experts=experts, small=small)
+
+
+def _mine(shape: Shape, name: str, size: int) -> int:
+    """A rank's part of a tensor. Key and value heads that are copied to several ranks count on each of them."""
+    if "attention.qkv" in name:
+        whole = shape.model.heads * shape.model.head_dim + 2 * shape.model.kv_heads * shape.model.head_dim
+        return size // whole * shape.qkv_width
+    if ".experts." in name:
+        return size // shape.layout.ep
+    return -(-size // shape.tp) if any(part in name for part in _SPLIT) else size

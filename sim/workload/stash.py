@@ -231,10 +231,20 @@ def head_stash(shape: Shape) -> dict[str, float]:
 def head_backward_workspace(shape: Shape) -> float:
     """PyTorch's own loss: the gradients of the log-softmax and of its input at once, the latter then narrowed.
 
-    Compiled: the gradient, which does not take the logits' place.
+    Compiled: the gradient, which does not take the logits' place. With placeholders: that of the output matrix.
     """
     copies = 1 if shape.stack.fused_cross_entropy else 2
-    return copies * loss_bytes(shape)[1] if shape.stack.library_loss else 0.0
+    loss = copies * loss_bytes(shape)[1] if shape.stack.library_loss else 0.0
+    return max(loss, table_gradient(shape))
+
+
+def table_gradient(shape: Shape) -> float:
+    """Bytes of a gradient in the shape of the vocabulary's table (the embedding, the output matrix), made and dropped.
+
+    A look-up's is dense and added to the buffer afterwards; an output matrix's is a placeholder. Counted where stacks
+    have placeholders; where products do not add to the buffer, gradients in buckets or buffers are the larger part.
+    """
+    return float(shape.vocab * shape.hidden * shape.elem) if shape.placeholders else 0.0
 
 
 def head_workspace(shape: Shape) -> float:

@@ -43,6 +43,7 @@ class Unit:
     workspace: float
     root: bool
     narrow: int = 0  # parameters whose products are narrow
+    matrices: frozenset[tuple[str, int]] = frozenset()  # its kinds of weight matrices: see ``shares``
 
 
 def shape_of(scenario: Scenario) -> kernels.Shape:
@@ -127,6 +128,7 @@ class _Layers:
             workspace=stash.layer_workspace(shape, layer),
             root=False,
             narrow=_narrow(kernels.layer_forward(shape, layer)),
+            matrices=share.matrices,
         )
 
 
@@ -167,7 +169,7 @@ def _embedding(shape: kernels.Shape) -> Unit:
         kept=stash.embedding_stash(shape),
         restored={},
         forward_workspace=0.0,
-        workspace=0.0,
+        workspace=stash.table_gradient(shape),
         root=True,
     )
 
