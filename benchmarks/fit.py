@@ -94,7 +94,18 @@ TASKS: dict[str, Task] = {
     ),
     "dgxc": Task(tables=("dgxc",), every=4),
     "nemo-24.07": Task(tables=("nemo-24.07",)),
-    "megatron-bridge": Task(tables=("megatron-bridge",)),
+    **{
+        f"megatron-bridge on {name}": Task(
+            tables=("megatron-bridge",), rows=_on(gpu), keys=(f"stack.sustained.{device}=0.6:1.2",)
+        )
+        for name, gpu, device in (
+            ("H100", "h100-sxm-80gb", "h100-sxm-80gb"),
+            ("B200", "b200-sxm", "b200-sxm-180gb"),
+            ("B300", "b300-sxm", "b300-sxm-270gb"),
+            ("GB200", "gb200", "gb200-186gb"),
+            ("GB300", "gb300", "gb300-288gb"),
+        )
+    },
 }  # fmt: skip
 
 
@@ -108,6 +119,8 @@ def fitted(name: str, jobs: int) -> list[dict[str, Any]]:
     """Run a fit and say what came out, as it is kept."""
     task = TASKS[name]
     found, refused = calibrate(rows_of(task), Asked(axes=axes_of(task.keys), jobs=jobs))
+    if not found:
+        sys.exit(f"{name}: no row could be simulated: {'; '.join(dict.fromkeys(one.refused for one in refused))}")
     return [kept(one, task, len(refused)) for one in found]
 
 

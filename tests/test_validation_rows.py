@@ -203,10 +203,15 @@ def test_recipes_say_what_their_rows_leave_open():
     said = document(row(**cells))
     assert said["precision"] == {"compute": "bf16", "fp8": "delayed"}
     assert (said["layout"]["sequence_parallel"], said["layout"]["tp_overlap"]) == (True, True)
-    bridge = {"source": "megatron-bridge", "zero_stage": 3, "precision": "fp8"}
-    assert document(row(**bridge, gpu="gb200"))["offload"] == {"activations": "cpu", "activation_layers": 2}
-    assert document(row(**bridge, gpu="h100-sxm-80gb"))["recompute_layers"] == 5
-    assert document(row(**bridge, gpu="b200-sxm"))["offload"] == "none"
+    bridge = {"source": "megatron-bridge", "precision": "fp8", "gated_mlp": 1}
+    llama70b = {**bridge, "layers": 80, "zero_stage": 3}
+    for gpu, kept in (("gb200", 40), ("gb300", 20), ("b200-sxm", 5)):
+        assert document(row(**llama70b, gpu=gpu))["offload"] == {"activations": "cpu", "activation_layers": kept}
+    assert document(row(**llama70b, gpu="b300-sxm"))["offload"] == "none"
+    assert document(row(**{**llama70b, "zero_stage": 1}, gpu="gb200"))["offload"] == "none"
+    llama8b = {**bridge, "layers": 32, "gpu": "h100-sxm-80gb"}
+    assert document(row(**llama8b, zero_stage=1))["recompute_layers"] == 5
+    assert document(row(**llama8b, zero_stage=3))["recompute"] == "none"
 
 
 def test_recipes_of_experts_run_again_what_their_files_say():
@@ -216,9 +221,13 @@ def test_recipes_of_experts_run_again_what_their_files_say():
     said = document(row(**sinks, gpu="gb200", precision="bf16"))
     assert (said["recompute"], said["recompute_modules"]) == ("selective", ["layernorm", "moe_act"])
     assert said["stack"] == "megatron-bridge-2025"
-    for cells in ({"gpu": "gb300", "precision": "bf16"}, {"gpu": "gb200", "precision": "mxfp8"}):
-        assert document(row(**sinks, **cells))["recompute"] == "none"
-    assert document(row(**sinks, gpu="gb200", precision="mxfp8"))["stack"] == "megatron-bridge-2025-fused-experts"
+    assert document(row(**sinks, gpu="gb300", precision="bf16"))["recompute"] == "none"
+    for release, fused in (("26.06", True), ("26.06.01", False), ("26.08", True), ("26.04", False), ("25.11", False)):
+        said = document(row(**sinks, gpu="gb200", precision="mxfp8", notes=f"container {release}; and so on"))
+        assert said["stack"] == "megatron-bridge-2025" + "-fused-experts" * fused
+        assert said["recompute"] == ("none" if fused else "selective")
+    said = document(row(**sinks, gpu="b300-sxm", precision="mxfp8", notes="container 26.06;"))
+    assert said["stack"] == "megatron-bridge-2025"
     latent = {**moe, "first_dense_layers": 1, "attention": "MLA q_lora 96 kv_lora 64 qk 32+16 v 24"}
     assert document(row(**latent, gpu="h100-sxm-80gb", precision="fp8"))["recompute_modules"] == ["mla_up_proj", "mlp"]
     plain = {"source": "megatron-bridge", "gpu": "gb200", "precision": "bf16"}

@@ -211,6 +211,34 @@ def test_full_recompute_exchanges_again():
     assert exchanges(kernels.recompute_items(one, "full"), "ep")
 
 
+OSS = replace(TINY_MOE, activation_clamp=True)
+
+
+def test_limits_of_an_activation_are_passes_of_their_own():
+    """Forward both halves and their concatenation, 8 widths; backward masks of a byte, choices, concatenation, 15."""
+    one = sized(OSS)
+    there, back = (
+        [i for i in which(one, 1) if isinstance(i, Kernel) and ".clamp" in i.name]
+        for which in (kernels.layer_forward, kernels.layer_backward)
+    )
+    width = TOKENS * OSS.top_k * OSS.moe_ffn * 2
+    assert sum(k.bytes_read + k.bytes_written for k in there) == 8 * width
+    assert sum(k.bytes_read + k.bytes_written for k in back) == 15 * width
+    plain, narrow = sized(TINY_MOE), replace(FP16, fp8="mxfp8")
+    more = stash.layer_stash(one, 1)["activations.mlp"] - stash.layer_stash(plain, 1)["activations.mlp"]
+    assert more == 2 * width, "the limits keep what they limit"
+    for stack in (replace(STACK_2024, fused_clamp=True), replace(STACK_2024, fused_experts=True)):
+        fused, without = (sized(model, stack, narrow) for model in (OSS, TINY_MOE))
+        assert kernels.layer_forward(fused, 1) == kernels.layer_forward(without, 1)
+        assert kernels.layer_backward(fused, 1) == kernels.layer_backward(without, 1)
+        assert stash.layer_stash(fused, 1) == stash.layer_stash(without, 1)
+
+
+def test_limits_run_again_with_the_activation():
+    names = [i.name for i in kernels.recompute_items(sized(OSS), "selective", 1, ("moe_act",))]
+    assert names == [f"mlp.experts.{name}" for name in ("clamp.gate", "clamp.up", "clamp.concat", "silu")]
+
+
 def test_fused_experts_leave_two_products_and_the_casts_of_what_comes_in():
     """Only of narrow operands: CuTe's grouped MLP. FLOPs stay; 16-bit experts are as before."""
     model = replace(TINY_MOE, mlp_bias=True)

@@ -83,6 +83,7 @@ class ModelFile(Block):
     qk_norm: bool = _or(False, "a norm over each head of queries and keys")
     sliding_window: CountOrZero = _or(0, "keys that a token sees, itself among them; 0: all before it")
     full_every: CountOrZero = _or(0, "every so many-th layer sees all keys in spite of the window; 0: none does")
+    activation_clamp: bool = _or(False, "a gated MLP limits both inputs of its activation")
     attention_sinks: bool = _or(False, "one learned logit a head in the softmax")
     source: str = _or("", "where the shape is published")
 
@@ -414,6 +415,7 @@ class StackFile(Block):
     metric_losses: CountOrZero = _or(0, "unfused fp32 losses of the logits a microbatch, for the trainer's metrics")
     context_parts: bool = _or(False, "cp: keys of every query head, a kernel a part, merged in eager fp32 passes")
     second_dimension: bool = _or(False, "what sequence-parallel ranks exchange is copied into another order of tokens")
+    fused_clamp: bool = _or(False, "model.activation_clamp: the activation's kernel limits its inputs itself")
     fused_experts: bool = _or(False, "narrow recipes: experts' products do what stands between them")
     fused_latent_rope: bool = _or(False, "latent attention: heads are rotated and joined in one kernel each way")
     loss_gradient_ahead: bool = _or(False, "the fused loss makes the gradient of the logits in forward")

@@ -34,6 +34,11 @@ def _experts(d: Draft) -> Iterator[Finding]:
         yield "model.first_dense_layers", f"{what}; lower it, or set experts: 0"
 
 
+def _clamp(d: Draft) -> Iterator[Finding]:
+    if d.model.activation_clamp and not d.model.gated_mlp:
+        yield "model.activation_clamp", "is simulated for gated MLPs only; leave it out, or set gated_mlp: true"
+
+
 def _windows(d: Draft) -> Iterator[Finding]:
     m = d.model
     if m.full_every and not m.sliding_window:
@@ -140,6 +145,7 @@ def _narrow(d: Draft) -> Iterator[Finding]:
 
 CHECKS = (
     Check("experts are whole", ("model",), _experts),
+    Check("a clamp has a gate", ("model",), _clamp),
     Check("windows mean something", ("model",), _windows),
     Check("windows and context parallelism", ("model", "layout"), _window_parts),
     Check("latent attention is whole", ("model",), _latent),

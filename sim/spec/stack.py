@@ -87,6 +87,7 @@ class StackSpec:
     metric_losses: int = 0  # cross entropies that the trainer takes of each microbatch's logits for its metrics
     context_parts: bool = False  # cp: gathers keys of every query head, a kernel a part, eager merges (PyTorch)
     second_dimension: bool = False  # sequence-parallel exchanges are along the second dimension: copies (PyTorch)
+    fused_clamp: bool = False  # the activation's kernel limits its inputs itself
     fused_experts: bool = False  # narrow: experts' products do biases, activation, scores and casts between them
     fused_latent_rope: bool = False  # latent attention rotates and joins parts of heads in one kernel each way
     loss_gradient_ahead: bool = False  # the fused loss makes the gradient of the logits in forward

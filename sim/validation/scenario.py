@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sim.validation import nvidia_recipes
 from sim.validation.rows import Row
 
 MACHINES = {
@@ -79,29 +80,6 @@ RECIPES = ("nemo-2024", "nemo-2025", "megatron-bridge-2025", "megatron-bridge-20
 """Stacks whose recipes run tensor parallelism with sequence parallelism and user buffers (not in nvfp4), unless a row
 says not."""
 
-OFFLOADED = {"gb200": 0.5, "gb300": 0.25}
-"""GPU -> part of the layers whose activations the FSDP recipes of Megatron-Bridge keep on Grace
-(cpu_offloading_num_layers: 40 and 20 of 80)."""
-
-RECOMPUTED = {"h100-sxm-80gb": 5}
-"""GPU -> layers that its FSDP recipe in fp8 recomputes (recompute_num_layers)."""
-
-RERUN = {
-    ("sinks", "gb200"): ("layernorm", "moe_act"),
-    ("sinks", "b200-sxm"): ("layernorm", "moe_act"),
-    ("sinks", "h100-sxm-80gb"): ("layernorm", "moe_act"),
-    ("MLA", "gb300"): ("mla_up_proj",),
-    ("MLA", "gb200"): ("mla_up_proj",),
-    ("MLA", "b300-sxm"): ("mla_up_proj",),
-    ("MLA", "b200-sxm"): ("mla_up_proj",),
-    ("MLA", "h100-sxm-80gb"): ("mla_up_proj", "mlp"),
-}
-"""A word of a row's attention (GPT-OSS, DeepSeek-V3), GPU -> what recipes of Megatron-Bridge run again: their
-recompute_modules."""
-
-RERUN_NOT = (("sinks", "mxfp8", ""), ("MLA", "mxfp8", "gb300"))
-"""Recipes that run nothing again: such a word, precision and (any) GPU."""
-
 CONTEXT = {"simumax-b200": "all_to_all", "torchtitan": "all_gather"}
 """How context parallelism exchanges: SimuMax's launch scripts say --cp-comm-type a2a, and its tables time attention of
 whole sequences of a part of the heads; torchtitan's context_parallel_rotate_method is allgather. Others: p2p."""
@@ -136,23 +114,13 @@ def document(row: Row) -> dict[str, Any]:
 
 
 def _recompute(row: Row) -> dict[str, Any]:
-    said, layers = UNSTATED.get(row.text("source"), row.text("recompute")), RECOMPUTED.get(row.text("gpu"), 0)
+    said = UNSTATED.get(row.text("source"), row.text("recompute"))
     if said or row.text("source") != "megatron-bridge":
         return {"recompute": said or "none"}
-    if layers and row.whole("zero_stage") == 3:
+    if layers := nvidia_recipes.whole_layers_again(row):
         return {"recompute": "full", "recompute_layers": layers}
-    modules = _rerun(row)
+    modules = nvidia_recipes.modules_again(row)
     return {"recompute": "selective", "recompute_modules": list(modules)} if modules else {"recompute": "none"}
-
-
-def _rerun(row: Row) -> tuple[str, ...]:
-    """What a recipe of experts runs again."""
-    gpu, precision = row.text("gpu"), row.text("precision")
-    for (word, on), modules in RERUN.items():
-        never = any(word == w and precision == p and gpu.startswith(g) for w, p, g in RERUN_NOT)
-        if row.whole("experts") and word in row.text("attention") and on == gpu and not never:
-            return modules
-    return ()
 
 
 def _batch(row: Row, layout: dict[str, Any]) -> int:
@@ -189,8 +157,9 @@ def _attention(row: Row) -> dict[str, Any]:
     if window := WINDOWS.fullmatch(said):
         alternating, local, keys, sinks = window.groups()
         full = 2 if alternating else int(local) + 1 if local else 0
-        biased = dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), True) if sinks else {}  # GPT-OSS has both
-        return {"sliding_window": int(keys), "full_every": full, "attention_sinks": bool(sinks)} | biased
+        every = ("qkv_bias", "out_bias", "mlp_bias", "activation_clamp")
+        oss = dict.fromkeys(every, True) if sinks else {}  # GPT-OSS has all of them
+        return {"sliding_window": int(keys), "full_every": full, "attention_sinks": bool(sinks)} | oss
     words = said.split()
     if words[0] != "MLA":
         raise RefusedError("attention not modelled: " + said)
@@ -290,11 +259,10 @@ def _precision(row: Row) -> dict[str, Any]:
 
 
 def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a file
-    said, part = row.text("offload", "none"), OFFLOADED.get(row.text("gpu"), 0.0)
-    if said == "none" and part and row.text("source") == "megatron-bridge" and row.whole("zero_stage") == 3:
-        return {"activations": "cpu", "activation_layers": round(part * row.whole("layers"))}
+    said = row.text("offload", "none")
     if said == "none":
-        return "none"
+        layers = nvidia_recipes.offloaded_layers(row) if row.text("source") == "megatron-bridge" else 0
+        return {"activations": "cpu", "activation_layers": layers} if layers else "none"
     if "cpu optimizer" not in said:
         raise RefusedError("offload not understood: " + said)
     both = "grads" in said or row.whole("zero_stage") == 3
@@ -321,7 +289,7 @@ def _condition(row: Row) -> str:
     named = STACKS[row.text("source")]
     if named == "nanotron" and 0 < row.number("measured_intra_allreduce_busbw_GBps") < CHECKED_BELOW:
         return "-checked"
-    if named == "megatron-bridge-2025" and row.whole("experts") and row.text("precision") == "mxfp8":
+    if named == "megatron-bridge-2025" and nvidia_recipes.fused_experts(row):
         return "-fused-experts"
     if named == "torchtitan-compile" and row.text("gpu").startswith("h200"):  # June 2025; those on H100 are older
         return "-2025"

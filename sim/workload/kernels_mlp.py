@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sim.workload.kernels_linear import Parts, linear_backward, linear_forward, parts_backward, parts_forward
 from sim.workload.kernels_shape import (
+    MASK_BYTES,
     Kernels,
     Shape,
     bias_add,
@@ -51,6 +52,7 @@ def mlp_backward(shape: Shape, name: str = "mlp") -> Kernels:
     out = [
         *linear_backward(shape, f"{name}.down", shape.ffn, shape.hidden, leaves=leaves),
         *_activation_backward(shape, name),
+        *_clamp_backward(shape, name),
     ]
     if shape.model.mlp_bias:
         out.append(bias_grad(shape, f"{name}.up", shape.up_width, fused=shape.stack.fused_bias_activation))
@@ -58,7 +60,38 @@ def mlp_backward(shape: Shape, name: str = "mlp") -> Kernels:
     return tuple(out)
 
 
+def clamped(shape: Shape) -> bool:
+    """Whether both inputs of the activation are limited in passes of their own."""
+    fused = shape.stack.fused_clamp or bool(shape.local_experts and shape.stack.fused_experts and shape.recipe)
+    return shape.model.activation_clamp and not fused
+
+
+def _clamp_forward(shape: Shape, mlp: str) -> Kernels:
+    """Gate and up apart, each limited, and together again (Megatron-Core, ``weighted_bias_quick_geglu_impl``)."""
+    if not clamped(shape):
+        return ()
+    limits = (dense_pass(shape, f"{mlp}.clamp.{side}", shape.ffn, (1, 1)) for side in ("gate", "up"))
+    return (*limits, dense_pass(shape, f"{mlp}.clamp.concat", shape.up_width, (1, 1)))
+
+
+def _clamp_backward(shape: Shape, mlp: str) -> Kernels:
+    """Gradients of inputs within their limits (the gate has one, up two): masks, choices; then together again."""
+    if not clamped(shape):
+        return ()
+    one, mask = shape.act(shape.ffn), float(shape.tokens * shape.ffn * MASK_BYTES)
+    steps = (
+        ("gate.mask", one, mask), ("gate.choice", one + mask, one), ("up.least", one, mask), ("up.most", one, mask),
+        ("up.mask", 2 * mask, mask), ("up.choice", one + mask, one), ("concat", 2 * one, 2 * one),
+    )  # fmt: skip
+    dtype = shape.precision.compute
+    return tuple(memory_pass(f"{mlp}.clamp_grad.{n}", r, w, role="input_grad", dtype=dtype) for n, r, w in steps)
+
+
 def _activation_forward(shape: Shape, mlp: str) -> Kernels:
+    return (*_clamp_forward(shape, mlp), *_activate(shape, mlp))
+
+
+def _activate(shape: Shape, mlp: str) -> Kernels:
     name = f"{mlp}.{shape.model.activation}"
     if shape.stack.fused_bias_activation:
         read, written = shape.act(shape.up_width), shape.act(shape.ffn)

@@ -18,7 +18,7 @@ from sim.workload.kernels_again import again_by_products
 from sim.workload.kernels_edges import loss_bytes
 from sim.workload.kernels_latent import latent_widths
 from sim.workload.kernels_linear import saved_input
-from sim.workload.kernels_mlp import scripted_gelu
+from sim.workload.kernels_mlp import clamped, scripted_gelu
 from sim.workload.kernels_moe import expert_shape, sent_rows, shared_shape
 from sim.workload.kernels_norm import eager_rmsnorm
 from sim.workload.kernels_shape import FP32, INDEX_BYTES, MASK_BYTES, Shape
@@ -140,7 +140,7 @@ def _mlp(shape: Shape) -> float:
 
     ReLU's backward reads its output, which is kept anyway (unless the second product keeps it narrow). The unfused
     forms keep one more: SwiGLU the activated gate, scripted GELU its tanh (2 x 4h bytes a token that the 34 s b h do
-    not have).
+    not have). Limits of the activation's inputs, in passes of their own, keep what they limit.
     """
     return saved_input(shape.between, shape.hidden) + _inner(shape)
 
@@ -153,6 +153,8 @@ def _inner(shape: Shape) -> float:
         kept += shape.act(shape.up_width)
     elif _narrow(shape):
         kept += shape.act(shape.ffn)
+    if clamped(shape):
+        kept += shape.act(shape.up_width)
     if scripted_gelu(shape) or (model.gated_mlp and not shape.stack.fused_bias_activation):
         kept += shape.act(shape.ffn)
     return kept

@@ -1,0 +1,85 @@
+"""What NVIDIA's recipes for Megatron-Bridge set and its tables do not say: recompute, offload, fused experts.
+
+Facts of ``scripts/performance/configs`` of its repository by model, GPU and precision; a table's row says which model
+it is by its layers and attention, and which release by its container. Two exceptions in ``FUSED`` alone are inferred.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sim.validation.rows import Row
+
+FULL = {("8B", "h100-sxm-80gb", "fp8"): 5, ("405B", "gb200", "nvfp4"): 1, ("405B", "b200-sxm", "nvfp4"): 1}
+"""Model, GPU, precision -> layers of a stage that run again whole (recompute_num_layers), without FSDP."""
+
+OFFLOADED = {
+    ("70B", "gb300", "bf16"): 30, ("70B", "gb300", "fp8"): 20, ("405B", "gb300", "bf16"): 40,
+    ("70B", "gb200", "bf16"): 20, ("70B", "gb200", "fp8"): 40, ("405B", "gb300", "fp8"): 10,
+    ("70B", "b200-sxm", "fp8"): 5, ("405B", "gb200", "fp8"): 92,
+}  # fmt: skip
+"""Model, GPU, precision -> layers whose activations FSDP recipes keep on the host (cpu_offloading_num_layers)."""
+
+AGAIN = {
+    ("GPT-OSS", "gb200", ""): ("layernorm", "moe_act"),
+    ("GPT-OSS", "b200-sxm", ""): ("layernorm", "moe_act"),
+    ("GPT-OSS", "h100-sxm-80gb", ""): ("layernorm", "moe_act"),
+    ("DeepSeek-V3", "gb300", "bf16"): ("moe_act",),
+    ("DeepSeek-V3", "gb300", ""): ("mla_up_proj",),
+    ("DeepSeek-V3", "gb200", "fp8"): ("mlp",),
+    ("DeepSeek-V3", "gb200", ""): ("mla_up_proj",),
+    ("DeepSeek-V3", "b300-sxm", ""): ("mla_up_proj",),
+    ("DeepSeek-V3", "b200-sxm", ""): ("mla_up_proj",),
+    ("DeepSeek-V3", "h100-sxm-80gb", ""): ("mla_up_proj", "mlp"),
+}
+"""Model, GPU, precision ("": any other) -> modules that run again (recompute_modules)."""
+
+NOT_AGAIN = (("GPT-OSS", ""), ("DeepSeek-V3", "gb300"))
+"""Model, GPU ("": any): nothing runs again where experts are fused."""
+
+FUSED = {"since": (26, 6), "not in": ("26.06.01",), "on": ("gb200", "gb300")}
+"""Containers and GPUs whose recipes of experts in mxfp8 fuse the grouped MLP (cutedsl_fused_grouped_mlp). Inferred from
+times: not in 26.06.01, 60 % slower than 26.06 and 26.08 alike; not on B300, whose recipe asks for it."""
+
+_MODELS = {32: "8B", 80: "70B", 126: "405B"}
+_CONTAINER = re.compile(r"container (\d+)\.(\d+)(\.\d+)?")
+
+
+def model_of(row: Row) -> str:
+    """The model as the tables of this module call it; empty for others."""
+    if row.whole("experts"):
+        said = row.text("attention")
+        return "GPT-OSS" if "sinks" in said else "DeepSeek-V3" if "MLA" in said else ""
+    return _MODELS.get(row.whole("layers"), "") if row.flag("gated_mlp") else ""
+
+
+def fused_experts(row: Row) -> bool:
+    """Whether the recipe's grouped MLP does all between its two products."""
+    found = _CONTAINER.search(row.text("notes"))
+    if not (found and row.whole("experts") and row.text("precision") == "mxfp8"):
+        return False
+    release = found.group().removeprefix("container ")
+    late = (int(found[1]), int(found[2])) >= FUSED["since"]
+    return late and release not in FUSED["not in"] and row.text("gpu") in FUSED["on"]
+
+
+def whole_layers_again(row: Row) -> int:
+    """Layers of a stage that run again whole."""
+    return 0 if row.whole("zero_stage") == 3 else FULL.get(_key(row), 0)
+
+
+def modules_again(row: Row) -> tuple[str, ...]:
+    """Modules that run again before a layer's backward."""
+    model, gpu, precision = _key(row)
+    if fused_experts(row) and ((model, "") in NOT_AGAIN or (model, gpu) in NOT_AGAIN):
+        return ()
+    return AGAIN.get((model, gpu, precision), AGAIN.get((model, gpu, ""), ()))
+
+
+def offloaded_layers(row: Row) -> int:
+    """Layers whose activations are on the host from forward to backward."""
+    return OFFLOADED.get(_key(row), 0) if row.whole("zero_stage") == 3 else 0
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return model_of(row), row.text("gpu"), row.text("precision")
