@@ -81,6 +81,14 @@ def test_a_machine_is_known_by_its_network():
         assert said == {"extends": machine, "nodes": 2}
 
 
+def test_a_job_of_several_racks_has_whole_trays_of_each():
+    """72 GPUs of a rack where they divide the job, else the most whole trays that do."""
+    for gpus, nodes, each in ((64, 1, 0), (72, 1, 0), (144, 2, 0), (128, 2, 64), (256, 4, 64), (96, 2, 48)):
+        cluster = document(row(gpu="gb200", gpus=gpus, dp=gpus, precision="bf16", flash_attention=1))["cluster"]
+        assert (cluster["nodes"], cluster.get("gpus_per_host", 0)) == (nodes, each)
+    assert cluster["host"] == {"sockets": 24, "boards": 12}, "two GPUs a Grace, four a tray"
+
+
 def test_nanotron_closes_a_stage_when_its_share_is_reached():
     """16 layers of one unit and a head of four: half of 20 is ten layers exactly."""
     cells = {"layers": 16, "hidden": 2048, "heads": 32, "ffn": 8192, "gated_mlp": 1, "vocab": 131072, "pp": 2}

@@ -219,8 +219,8 @@ def _world(d: Draft) -> Iterator[Finding]:
         yield "layout.dp", f"{said} ranks, but {gpus}; lower {choices(used)}, or raise cluster.nodes"
     elif nodes > 1 and d.layout.placement == "packed" and (size := _last_node(d, world)):
         rule = f'ranks fill whole nodes of {size} GPUs when cluster "{c.name}" has {nodes} nodes'
-        remedy = "set cluster.nodes: 1, or say with layout.placement where ranks sit"
-        yield "layout.dp", f"{said}: {rule}; use a multiple of {size}, {remedy}"
+        remedy = "set cluster.nodes: 1, take fewer of each (cluster.gpus_per_host), or say with layout.placement"
+        yield "layout.dp", f"{said}: {rule}; use a multiple of {size}, {remedy} where ranks sit"
 
 
 def _last_node(d: Draft, world: int) -> int:

@@ -28,6 +28,9 @@ MACHINES = {
 }
 """GPU of a row -> the shipped machine that holds it, for its host and links."""
 
+RACK, TRAY = 72, 4
+"""GPUs of a rack of GB200 or GB300, and of each of its trays."""
+
 NETWORKS = {"Omni-Path": "jean-zay", "4x HDR": "a100-x8-4hdr"}
 """Words in what a row says of the network between nodes -> the shipped machine that has it, if it is a row of A100."""
 
@@ -177,13 +180,15 @@ def _cluster(row: Row) -> dict[str, Any]:
     gpu, gpus, per = row.text("gpu"), row.whole("gpus"), row.whole("gpus_per_node", 8)
     if gpu not in MACHINES:
         raise RefusedError("no such GPU is shipped: " + gpu)
-    if MACHINES[gpu].endswith("nvl72"):  # a tray is no node: what a GPU reaches over NVLink is the whole rack
-        per = 72
+    if rack := MACHINES[gpu].endswith("nvl72"):  # a tray is no node: what a GPU reaches over NVLink is the whole rack
+        per = _of_each_rack(gpus)
     nodes = -(-gpus // per)
     own = [machine for words, machine in NETWORKS.items() if words in row.text("inter") and gpu == "a100-sxm-80gb"]
     cluster: dict[str, Any] = {"extends": own[0] if own else MACHINES[gpu], "nodes": nodes}
     if own:
         return cluster
+    if rack and nodes > 1 and per < RACK:
+        cluster |= {"gpus_per_host": per, "host": {"sockets": per // 2, "boards": per // TRAY}, "nics": {"count": per}}
     rate, measured = row.number("nic_gbit_per_gpu"), row.number("measured_world_allreduce_busbw_GBps")
     if nodes > 1 and (rate or measured):
         cluster["nics"] = {"count": per, "sources": {"count": "one for each GPU"}}
@@ -193,6 +198,13 @@ def _cluster(row: Row) -> dict[str, Any]:
         said = {"count": "the row", "bandwidth": "measured in the row's run", "efficiency": "already in it"}
         cluster["nics"] |= {"bandwidth": f"{measured / per} GB/s", "efficiency": 1.0, "sources": said}
     return cluster
+
+
+def _of_each_rack(gpus: int) -> int:
+    """GPUs that a run has in each rack: most jobs are of powers of two, so that whole trays of each stay idle."""
+    if gpus <= RACK:
+        return RACK
+    return next((size for size in range(RACK, 0, -TRAY) if gpus % size == 0), RACK)
 
 
 def _layout(row: Row) -> dict[str, Any]:
