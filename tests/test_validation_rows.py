@@ -238,6 +238,12 @@ def test_recipes_of_experts_run_again_what_their_files_say():
     assert said["stack"] == "megatron-bridge-2025"
     latent = {**moe, "first_dense_layers": 1, "attention": "MLA q_lora 96 kv_lora 64 qk 32+16 v 24"}
     assert document(row(**latent, gpu="h100-sxm-80gb", precision="fp8"))["recompute_modules"] == ["mla_up_proj", "mlp"]
+    deep = {**latent, "gpu": "gb200", "precision": "bf16", "layers": 61, "gpus": 64, "global_batch": 64, "vpp": 4}
+    said = document(row(**deep, pp=4, dp=16))
+    assert (said["model"]["mtp_layers"], said["layout"]["stage_layers"]) == (1, [4] * 15 + [1])
+    said = document(row(**deep, pp=8, dp=8))
+    assert said["layout"]["stage_layers"] == [1] + [2] * 30 + [0], "as its pp_layout has them"
+    assert document(row(**{**latent, "experts": 384}, gpu="gb200"))["model"]["mtp_layers"] == 0, "Kimi K2"
     plain = {"source": "megatron-bridge", "gpu": "gb200", "precision": "bf16"}
     assert document(row(**plain))["recompute"] == "none"
     assert document(row(**plain, recompute="full"))["recompute"] == "full"

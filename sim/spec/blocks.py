@@ -83,6 +83,7 @@ class ModelFile(Block):
     qk_norm: bool = _or(False, "a norm over each head of queries and keys")
     sliding_window: CountOrZero = _or(0, "keys that a token sees, itself among them; 0: all before it")
     full_every: CountOrZero = _or(0, "every so many-th layer sees all keys in spite of the window; 0: none does")
+    mtp_layers: CountOrZero = _or(0, "modules of a layer each that predict one token more (MTP)")
     activation_clamp: bool = _or(False, "a gated MLP limits both inputs of its activation")
     attention_sinks: bool = _or(False, "one learned logit a head in the softmax")
     source: str = _or("", "where the shape is published")

@@ -39,6 +39,12 @@ def _clamp(d: Draft) -> Iterator[Finding]:
         yield "model.activation_clamp", "is simulated for gated MLPs only; leave it out, or set gated_mlp: true"
 
 
+def _mtp(d: Draft) -> Iterator[Finding]:
+    m = d.model
+    if m.mtp_layers and (m.kind == "encoder" or m.post_norm or m.mlm_head):
+        yield "model.mtp_layers", "is simulated for decoders with norms before their blocks; leave it out"
+
+
 def _windows(d: Draft) -> Iterator[Finding]:
     m = d.model
     if m.full_every and not m.sliding_window:
@@ -146,6 +152,7 @@ def _narrow(d: Draft) -> Iterator[Finding]:
 CHECKS = (
     Check("experts are whole", ("model",), _experts),
     Check("a clamp has a gate", ("model",), _clamp),
+    Check("prediction of more tokens", ("model",), _mtp),
     Check("windows mean something", ("model",), _windows),
     Check("windows and context parallelism", ("model", "layout"), _window_parts),
     Check("latent attention is whole", ("model",), _latent),

@@ -75,6 +75,7 @@ class ModelSpec:
     qk_norm: bool = False  # a norm over each head of queries and keys
     sliding_window: int = 0  # keys that a token sees, itself among them; 0: all before it
     full_every: int = 0  # every so many-th layer sees all keys in spite of the window (GPT-OSS 2, Gemma 3 6); 0: none
+    mtp_layers: int = 0  # modules that predict one token more each, of a layer each (DeepSeek-V3: 1)
     activation_clamp: bool = False  # a gated MLP limits what goes into its activation (GPT-OSS: to 7)
     attention_sinks: bool = False  # one learned logit a head in the softmax (GPT-OSS)
     source: str = ""

@@ -31,6 +31,10 @@ AGAIN = {
     ("DeepSeek-V3", "b300-sxm", ""): ("mla_up_proj",),
     ("DeepSeek-V3", "b200-sxm", ""): ("mla_up_proj",),
     ("DeepSeek-V3", "h100-sxm-80gb", ""): ("mla_up_proj", "mlp"),
+    ("Kimi-K2", "gb300", ""): ("mla_up_proj",),
+    ("Kimi-K2", "gb200", ""): ("mla_up_proj",),
+    ("Kimi-K2", "b300-sxm", ""): ("mla_up_proj",),
+    ("Kimi-K2", "b200-sxm", ""): ("mla_up_proj",),
 }
 """Model, GPU, precision ("": any other) -> modules that run again (recompute_modules)."""
 
@@ -42,6 +46,7 @@ FUSED = {"since": (26, 6), "not in": ("26.06.01",), "on": ("gb200", "gb300")}
 times: not in 26.06.01, 60 % slower than 26.06 and 26.08 alike; not on B300, whose recipe asks for it."""
 
 _MODELS = {32: "8B", 80: "70B", 126: "405B"}
+_KIMI = 384  # experts
 _CONTAINER = re.compile(r"container (\d+)\.(\d+)(\.\d+)?")
 
 
@@ -49,8 +54,26 @@ def model_of(row: Row) -> str:
     """The model as the tables of this module call it; empty for others."""
     if row.whole("experts"):
         said = row.text("attention")
-        return "GPT-OSS" if "sinks" in said else "DeepSeek-V3" if "MLA" in said else ""
+        if "MLA" in said:
+            return "Kimi-K2" if row.whole("experts") == _KIMI else "DeepSeek-V3"
+        return "GPT-OSS" if "sinks" in said else ""
     return _MODELS.get(row.whole("layers"), "") if row.flag("gated_mlp") else ""
+
+
+def mtp_layers(row: Row) -> int:
+    """Modules that predict one token more: DeepSeek-V3's recipe has its one (mtp_num_layers)."""
+    return int(row.text("source") == "megatron-bridge" and model_of(row) == "DeepSeek-V3")
+
+
+def stages(layers: int, count: int) -> list[int]:
+    """Layers of each stage where the last one has such a module: it has fewest, then the first (pp_layout)."""
+    most = -(-layers // count)
+    found, spare = [most] * count, count * most - layers
+    ends = [place for pair in zip(range(count - 1, -1, -1), range(count), strict=True) for place in pair]
+    for stage in dict.fromkeys(ends):
+        found[stage] -= (less := min(spare, most))
+        spare -= less
+    return found
 
 
 def fused_experts(row: Row) -> bool:

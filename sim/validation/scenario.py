@@ -149,6 +149,7 @@ def _model(row: Row) -> dict[str, Any]:
     if row.whole("experts"):
         spec |= {key: row.whole(key) for key in ("experts", "top_k", "shared_experts", "first_dense_layers")}
         spec["moe_ffn"] = row.whole("moe_ffn", row.whole("ffn"))
+        spec["mtp_layers"] = nvidia_recipes.mtp_layers(row)
     return spec | _attention(row)
 
 
@@ -227,7 +228,8 @@ def _layout(row: Row) -> dict[str, Any]:
     if _stack(row).startswith("nanotron") and pp > 1:
         layout["stage_layers"] = _balanced(row, pp)
     elif row.whole("layers") % (pp * vpp):
-        layout["stage_layers"] = _stages(row.whole("layers"), pp * vpp)
+        cut = nvidia_recipes.stages if nvidia_recipes.mtp_layers(row) else _stages
+        layout["stage_layers"] = cut(row.whole("layers"), pp * vpp)
     if row.text("dp_overlap"):
         layout["overlap_grad_reduce"] = row.flag("dp_overlap")
     return layout

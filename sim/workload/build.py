@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from sim.mesh import Mesh, Ranks
-from sim.spec.types import DTYPE_BYTES, Scenario
+from sim.spec.types import DTYPE_BYTES, ModelSpec, Scenario
 from sim.workload import residency
 from sim.workload.model import model_flops_per_token
 from sim.workload.ops import Action, Kernel, RankProgram, Workload
@@ -108,15 +108,20 @@ def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, .
 
 
 def _tied_bytes(scenario: Scenario) -> float:
-    """Gradient bytes of a tied embedding that lives on two stages; 0 where there is nothing to exchange.
+    """Gradient bytes of an embedding that two stages use; 0 where there is nothing to exchange.
 
     With two copies of the parameters both ends of the model are on one rank and share the table (DeepSeek-V3 report,
     section 3.2.1).
     """
-    if not scenario.model.tied_embeddings or scenario.layout.pp == 1 or scenario.layout.copies == 2:
+    if not _both_ends(scenario.model) or scenario.layout.pp == 1 or scenario.layout.copies == 2:
         return 0.0
     table = scenario.model.vocab * scenario.model.hidden / scenario.layout.tp
     return table * DTYPE_BYTES[scenario.precision.grads]
+
+
+def _both_ends(model: ModelSpec) -> bool:
+    """Whether the token table is needed before the first layer and after the last: as output matrix, or looked up."""
+    return model.tied_embeddings or model.mtp_layers > 0
 
 
 def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ranks]:
@@ -137,7 +142,7 @@ def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ran
     for pair in dict.fromkeys(_neighbours(schedule)):
         groups[f"p2p.{pair[0]}.{pair[1]}"] = pipelines[:, list(pair)]
     home = schedule.rank_of_stage
-    if scenario.model.tied_embeddings and home[0] != home[-1] and schedule.copies == 1:
+    if _both_ends(scenario.model) and home[0] != home[-1] and schedule.copies == 1:
         groups["embedding"] = pipelines[:, [home[0], home[-1]]]
     return groups
 

@@ -39,21 +39,41 @@ def _tables(shape: Shape) -> tuple[tuple[str, int], ...]:
     return tuple(out)
 
 
+def lookup_table(shape: Shape) -> Items:
+    """Look up the tokens, and sum the rows of ranks that have parts of the vocabulary."""
+    return (_looked_up(shape, "tokens"), *lookup_forward(shape))
+
+
+def _looked_up(here: Shape, name: str) -> Kernel:
+    one = here.act(here.hidden)
+    read = one + here.tokens * INDEX_BYTES
+    return memory_pass(f"embedding.{name}", read, one, kind="embedding", dtype=here.precision.compute)
+
+
+def lookup_table_backward(shape: Shape) -> Items:
+    """The table's gradient is zeroed whole, then rows are added to it."""
+    return (*lookup_backward(shape), *_scattered(shape, "tokens", shape.vocab))
+
+
+def _scattered(shape: Shape, name: str, rows: int) -> Kernels:
+    one, dtype = shape.act(shape.hidden), shape.precision.compute
+    table, read = float(rows * shape.hidden * shape.elem), one + shape.tokens * INDEX_BYTES
+    return (
+        memory_pass(f"embedding.{name}.zero", 0, table, role="weight_grad", dtype=dtype),
+        memory_pass(f"embedding.{name}.scatter", read, one, kind="embedding", role="weight_grad", dtype=dtype),
+    )
+
+
 def embedding_forward(shape: Shape) -> Items:
     """Look up each table and add it to the sum, then norm and dropout where the model has them.
 
     The vocabulary is in parts over tensor-parallel ranks: their rows are summed as soon as they are looked up.
     """
-    out: list[Kernel | Collective] = []
-    dtype, between = shape.precision.compute, shape.between
-    for name, _ in _tables(shape):
-        here = shape if name == "tokens" else between
-        read = here.act(shape.hidden) + here.tokens * INDEX_BYTES
-        out.append(memory_pass(f"embedding.{name}", read, here.act(shape.hidden), kind="embedding", dtype=dtype))
-        if name == "tokens":
-            out.extend(lookup_forward(shape))
-        else:
-            out.append(dense_pass(between, f"embedding.{name}.add", shape.hidden, (2, 1)))
+    out: list[Kernel | Collective] = [*lookup_table(shape)]
+    between = shape.between
+    for name, _ in _tables(shape)[1:]:
+        out.append(_looked_up(between, name))
+        out.append(dense_pass(between, f"embedding.{name}.add", shape.hidden, (2, 1)))
     if shape.model.embedding_norm:
         out.extend(norm_forward(between, "embedding.norm"))
     if shape.dropout:
@@ -64,25 +84,21 @@ def embedding_forward(shape: Shape) -> Items:
 def embedding_backward(shape: Shape) -> Items:
     """Dropout and norm back; each table's gradient is zeroed whole, then rows are added to it.
 
-    A tied table has a second gradient, from the logits product: the two are summed in one more pass. What the
-    trainer measures with the microbatch's logits follows.
+    A tied table has a second gradient, from the logits product, and so has one that is looked up again on this rank:
+    autograd adds each in one more pass. What the trainer measures with the microbatch's logits follows.
     """
     out: list[Kernel | Collective] = []
-    one, dtype, between = shape.act(shape.hidden), shape.precision.compute, shape.between
+    dtype, between = shape.precision.compute, shape.between
     if shape.dropout:
         out.append(dropout_backward(between, "embedding", between.tokens * shape.hidden))
     if shape.model.embedding_norm:
         out.extend(norm_backward(between, "embedding.norm"))
     out.extend(lookup_backward(shape))
     for name, rows in reversed(_tables(shape)):
-        table = float(rows * shape.hidden * shape.elem)
-        read = one + shape.tokens * INDEX_BYTES
-        out.append(memory_pass(f"embedding.{name}.zero", 0, table, role="weight_grad", dtype=dtype))
-        out.append(
-            memory_pass(f"embedding.{name}.scatter", read, one, kind="embedding", role="weight_grad", dtype=dtype)
-        )
-        if name == "tokens" and shape.model.tied_embeddings:
-            out.append(memory_pass("embedding.tied_sum", 2 * table, table, role="weight_grad", dtype=dtype))
+        out.extend(_scattered(shape, name, rows))
+    table, again = float(shape.vocab * shape.hidden * shape.elem), shape.model.mtp_layers * (shape.layout.pp == 1)
+    joined = memory_pass("embedding.tied_sum", 2 * table, table, role="weight_grad", dtype=dtype)
+    out.extend([joined] * (shape.model.tied_embeddings + again))
     return (*out, *_metrics(shape))
 
 

@@ -4,8 +4,8 @@ Owns exact counts that follow from a ``ModelSpec`` alone, and the lecture's roun
 batch, a precision, a software stack, a rank or a device. MACs ("multiplications") are not FLOPs: FLOPs are twice that.
 
 A layer is one attention block (multi-head, or DeepSeek's latent attention) and one MLP, or a router with experts in its
-place (DeepSeek-V2 and -V3 technical reports, sections 2.1; Mixtral, section 2). Limits: prediction of several tokens
-(MTP) is not counted; neither is a gate on shared experts.
+place (DeepSeek-V2 and -V3 technical reports, sections 2.1; Mixtral, section 2). Modules that predict one token more
+each (MTP; V3, section 2.2) share both tables with the model. Limit: a gate on shared experts is not counted.
 """
 
 from __future__ import annotations
@@ -175,13 +175,26 @@ def head_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
     return tuple(out)
 
 
+def mtp_tensors(model: ModelSpec, number: int) -> tuple[Tensor, ...]:
+    """Tensors of a module that predicts one token more: two norms, the projection of both, a layer, a norm."""
+    layer, name = model.layers + number, f"mtp.{number}"
+    return (
+        *_norm(model, f"{name}.embedding_norm", layer),
+        *_norm(model, f"{name}.hidden_norm", layer),
+        *_linear(f"{name}.join", layer, (2 * model.hidden, model.hidden), bias=False),
+        *layer_tensors(model, layer),
+        *_norm(model, f"{name}.norm", layer),
+    )
+
+
 def tensors(model: ModelSpec) -> tuple[Tensor, ...]:
     """All parameters as (name, layer or -1, count), in the order in which a framework registers them.
 
     A tied output matrix is the token table and does not occur again.
     """
     layers = (tensor for layer in range(model.layers) for tensor in layer_tensors(model, layer))
-    return (*embedding_tensors(model), *layers, *head_tensors(model))
+    extra = (tensor for number in range(model.mtp_layers) for tensor in mtp_tensors(model, number))
+    return (*embedding_tensors(model), *layers, *extra, *head_tensors(model))
 
 
 def embedding_params(model: ModelSpec) -> int:
@@ -199,10 +212,15 @@ def head_params(model: ModelSpec) -> int:
     return sum(count for _, _, count in head_tensors(model))
 
 
+def mtp_params(model: ModelSpec) -> int:
+    """Parameters of the modules that predict one token more."""
+    return sum(count for number in range(model.mtp_layers) for _, _, count in mtp_tensors(model, number))
+
+
 def params(model: ModelSpec) -> int:
     """All parameters, exactly."""
     layers = sum(count * layer_params(model, layer) for layer, count in _layer_kinds(model))
-    return embedding_params(model) + layers + head_params(model)
+    return embedding_params(model) + layers + mtp_params(model) + head_params(model)
 
 
 def active_params(model: ModelSpec) -> int:
@@ -212,7 +230,7 @@ def active_params(model: ModelSpec) -> int:
     """
     sizes = (c for n, _, c in layer_tensors(model, model.first_dense_layers) if ".experts." in n)
     idle = sum(c // model.experts * (model.experts - model.top_k) for c in sizes) if model.experts else 0
-    return params(model) - idle * max(0, model.layers - model.first_dense_layers)
+    return params(model) - idle * (max(0, model.layers - model.first_dense_layers) + model.mtp_layers)
 
 
 def _layer_kinds(model: ModelSpec) -> tuple[tuple[int, int], ...]:
@@ -255,6 +273,13 @@ def head_multiplications(model: ModelSpec, sequence: int) -> int:
     return sequence * per_token + (h * h if model.pooler else 0)
 
 
+def mtp_multiplications(model: ModelSpec, sequence: int) -> int:
+    """Multiplications (MACs) of the modules that predict one token more, logits and all, forward, one sequence."""
+    joins = model.mtp_layers * (sequence * 2 * model.hidden**2 + head_multiplications(model, sequence))
+    layers = range(model.layers, model.layers + model.mtp_layers)
+    return joins + sum(exact_multiplications(model, sequence, layer) for layer in layers)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LectureGap:
     """The lecture's figure over the exact one, minus 1: of a layer's parameters, and of its multiplications."""
@@ -279,5 +304,5 @@ def model_flops_per_token(model: ModelSpec, sequence: int) -> float:
     that skips the upper triangle shows a higher MFU than the work it did.
     """
     layers = sum(count * exact_multiplications(model, sequence, layer) for layer, count in _layer_kinds(model))
-    macs = layers + head_multiplications(model, sequence)
+    macs = layers + mtp_multiplications(model, sequence) + head_multiplications(model, sequence)
     return 3 * 2 * macs / sequence

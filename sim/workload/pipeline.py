@@ -273,17 +273,17 @@ class PipelineRank:
     def _accumulate(self, block: BlockBuilder, unit: Unit, end: int, phase: Phase, *, first: bool) -> int:
         """Add to the gradients of earlier microbatches, where they are kept whole and no product has done it.
 
-        What is left of a layer then, norms and biases, is too small to count; an embedding is not.
+        What is left of a layer then, norms and biases, is too small to count; a table is not.
         """
-        if shape_of(self.scenario).adds_gradients and unit.name != "embedding":
-            return end
+        dense, precision = self.policies[0], self.scenario.precision
+        parts = [(policy, policy.params(unit), policy.tensors(unit)) for policy in self.policies]
+        if shape_of(self.scenario).adds_gradients:
+            parts = [(dense, *unit.looked_up)] if unit.looked_up[0] else []
         opens = first and not self.scenario.stack.keeps_grads
         adds = [
             kernel
-            for policy in self.policies
-            for kernel in accumulate_grads(
-                policy.params(unit), self.scenario.precision, policy.tensors(unit), first=opens or policy.transient
-            )
+            for policy, params, tensors in parts
+            for kernel in accumulate_grads(params, precision, tensors, first=opens or policy.transient)
         ]
         return block.items(adds, phase, layer=unit.layer)[1] if adds else end
 

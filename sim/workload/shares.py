@@ -75,7 +75,7 @@ class Share:
 _SPLIT = (
     "attention.qkv", "attention.out.weight", "mlp.up", "mlp.down.weight",
     "attention.q_up", "attention.kv_up", "mlp.shared.up", "mlp.shared.down.weight",
-    "embedding.tokens", "head.output.weight", "head.output.bias",
+    ".join.weight", "embedding.tokens", "head.output.weight", "head.output.bias",
 )  # fmt: skip
 
 
@@ -83,6 +83,13 @@ def layer_share(shape: Shape, layer: int = 0) -> Share:
     """One layer's parameters on one rank."""
     tensors = model.layer_tensors(shape.model, layer)
     return replace(_share(shape, tensors), matrices=frozenset(_matrices(shape, tensors)))
+
+
+def mtp_share(shape: Shape, number: int, *, copy: bool) -> Share:
+    """Parameters on one rank of a module that predicts one token more; ``copy``: with a table of its own."""
+    tensors = model.mtp_tensors(shape.model, number)
+    share = replace(_share(shape, tensors), matrices=frozenset(_matrices(shape, tensors)))
+    return _with_table(shape, share) if copy else share
 
 
 def embedding_share(shape: Shape) -> Share:
@@ -93,8 +100,10 @@ def embedding_share(shape: Shape) -> Share:
 def head_share(shape: Shape, *, copy: bool) -> Share:
     """The head's parameters on one rank; ``copy``: with a tied output matrix of its own."""
     share = _share(shape, model.head_tensors(shape.model))
-    if not (copy and shape.model.tied_embeddings):
-        return share
+    return _with_table(shape, share) if copy and shape.model.tied_embeddings else share
+
+
+def _with_table(shape: Shape, share: Share) -> Share:
     return replace(share, params=share.params + shape.vocab * shape.model.hidden, tensors=share.tensors + 1)
 
 

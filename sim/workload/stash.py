@@ -213,6 +213,16 @@ def embedding_stash(shape: Shape) -> dict[str, float]:
     }
 
 
+def join_stash(shape: Shape) -> dict[str, float]:
+    """Bytes kept before the layer of a module that predicts one token more: inputs of two norms and the projection."""
+    between = shape.between
+    return {
+        "activations.embedding": float(shape.tokens * INDEX_BYTES),
+        "activations.norm": 2 * _norm(between),
+        "activations.mlp": saved_input(between, 2 * shape.hidden),
+    }
+
+
 def head_stash(shape: Shape) -> dict[str, float]:
     """Bytes kept from the head's forward to its backward.
 

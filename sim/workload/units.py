@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from sim.spec.types import Scenario
 from sim.workload import kernels, shares, stash
 from sim.workload.kernels import Items
+from sim.workload.kernels_mtp import mtp_backward, mtp_forward
 from sim.workload.model import is_moe, window_of
 from sim.workload.ops import Kernel
 
@@ -43,6 +44,7 @@ class Unit:
     workspace: float
     root: bool
     narrow: int = 0  # parameters whose products are narrow
+    looked_up: tuple[int, int] = (0, 0)  # parameters of tables, whose gradients no product makes, and their tensors
     matrices: frozenset[tuple[str, int]] = frozenset()  # its kinds of weight matrices: see ``shares``
 
 
@@ -71,7 +73,9 @@ def stages(scenario: Scenario) -> tuple[tuple[Unit, ...], ...]:
         if number == 0:
             units.insert(0, _embedding(shape))
         if number == count - 1:
-            units.append(_head(shape, alone=count > 1 and scenario.layout.copies == 1))
+            alone = count > 1 and scenario.layout.copies == 1
+            units += [_mtp(layers, i, alone=alone, recomputed=_recomputed(scenario, width + i)) for i in _extra(shape)]
+            units.append(_head(shape, alone=alone))
         found.append(tuple(units))
     return tuple(found)
 
@@ -171,6 +175,39 @@ def _embedding(shape: kernels.Shape) -> Unit:
         forward_workspace=0.0,
         workspace=stash.table_gradient(shape),
         root=True,
+        looked_up=(share.params, share.tensors),
+    )
+
+
+def _extra(shape: kernels.Shape) -> range:
+    return range(shape.model.mtp_layers)
+
+
+def _mtp(layers: _Layers, number: int, *, alone: bool, recomputed: str) -> Unit:
+    """A module that predicts one token more: a layer with what is before and behind it, which never runs again.
+
+    ``alone``: on another rank than the embedding, whose table the first such module has a copy of (the copy that a tied
+    output matrix is, where there is one).
+    """
+    shape, layer = layers.shape, layers.shape.model.layers + number
+    own, head = layers.unit(layer, recomputed=recomputed), stash.head_stash(shape)
+    copy = alone and number == 0 and not shape.model.tied_embeddings
+    share, forward = shares.mtp_share(shape, number, copy=copy), mtp_forward(shape, layer)
+    return replace(
+        own,
+        name=f"mtp{number}",
+        params=share.params,
+        experts=share.experts if shape.layout.ep * shape.layout.tp > 1 else 0,
+        tensors=share.tensors,
+        small=share.small,
+        forward=forward,
+        backward=mtp_backward(shape, layer),
+        kept=_summed((own.kept, stash.join_stash(shape), head)),
+        forward_workspace=stash.head_workspace(shape),
+        workspace=max(own.workspace, stash.head_backward_workspace(shape)),
+        narrow=_narrow(forward),
+        looked_up=(shape.vocab * shape.hidden, 1) if alone and number == 0 else (0, 0),
+        matrices=share.matrices,
     )
 
 
