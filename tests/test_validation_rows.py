@@ -105,6 +105,26 @@ def test_a_measured_network_is_an_input():
 
 
 @pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("cpu optimizer+grads (ZeRO-Offload)", {"optimizer": "cpu", "gradients": "cpu"}),
+        ("cpu optimizer and parameters", {"optimizer": "cpu", "parameters": "cpu"}),
+        ("nvme optimizer, cpu params", {"optimizer": "nvme", "parameters": "cpu"}),
+        ("cpu activations", {"activations": "cpu"}),
+    ],
+)
+def test_offload_in_the_words_of_the_tables(said, found):
+    assert document(row(offload=said))["offload"] == found
+
+
+def test_only_launchers_that_say_so_leave_a_process_one_thread():
+    """torchrun and accelerate (2023) do, DeepSpeed's own (2020) does not; a lone process has all."""
+    for flash, gpus, threads in ((1, 2, 1), (1, 1, None), (0, 2, None)):
+        said = document(row(offload="cpu optimizer", flash_attention=flash, gpus=gpus, dp=gpus))["offload"]
+        assert said.get("threads") == threads
+
+
+@pytest.mark.parametrize(
     ("cells", "said"),
     [
         ({"gpu": "tpu-v4"}, "no such GPU is shipped: tpu-v4"),

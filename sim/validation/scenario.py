@@ -25,6 +25,14 @@ MACHINES = {
     "gb300": "gb300-nvl72",
     "v100-sxm3-32gb": "dgx-2",
     "v100-sxm2-32gb": "dgx-1-v100",
+    "a100-pcie-80gb": "a100-pcie-x8",
+    "gh200": "gh200",
+    "gh200-96gb": "gh200",
+    "gh200 x 4": "alps-gh200",
+    "mi300x": "mi300x-x8",
+    "mi300x-192gb": "mi300x-x8",
+    "rtx4090": "rtx4090-x8",
+    "rtx4090-24gb": "rtx4090-x8",
 }
 """GPU of a row -> the shipped machine that holds it, for its host and links."""
 
@@ -86,6 +94,13 @@ says not."""
 CONTEXT = {"simumax-b200": "all_to_all", "torchtitan": "all_gather"}
 """How context parallelism exchanges: SimuMax's launch scripts say --cp-comm-type a2a, and its tables time attention of
 whole sequences of a part of the heads; torchtitan's context_parallel_rotate_method is allgather. Others: p2p."""
+
+PARTS = {"opti": "optimizer", "grad": "gradients", "para": "parameters", "acti": "activations"}
+"""What a row's word for something that is offloaded begins with -> key of a scenario."""
+
+WORD = re.compile(r"(?:opti|grad|para|acti)\w*")
+PLACED = re.compile(rf"\b(cpu|nvme) ({WORD.pattern}(?:(?: ?[+&,/] ?| and ){WORD.pattern})*)")
+"""``cpu optimizer+grads``; ``nvme optimizer, cpu params``: where, and what is there."""
 
 WINDOWS = re.compile(r"(alternating )?(?:(\d+) )?sliding window (\d+)(?: / (?:1 )?full)?(, sinks)?")
 """``alternating sliding window 128 / full, sinks``; ``5 sliding window 1024 / 1 full``; ``sliding window 4096``."""
@@ -181,6 +196,7 @@ def _cluster(row: Row) -> dict[str, Any]:
     gpu, gpus, per = row.text("gpu"), row.whole("gpus"), row.whole("gpus_per_node", 8)
     if gpu not in MACHINES:
         raise RefusedError("no such GPU is shipped: " + gpu)
+    gpu = f"gh200 x {per}" if gpu.startswith("gh200") and per == 4 else gpu
     if rack := MACHINES[gpu].endswith("nvl72"):  # a tray is no node: what a GPU reaches over NVLink is the whole rack
         per = _of_each_rack(gpus)
     nodes = -(-gpus // per)
@@ -277,12 +293,19 @@ def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a fi
     if said == "none":
         layers = nvidia_recipes.offloaded_layers(row) if row.text("source") == "megatron-bridge" else 0
         return {"activations": "cpu", "activation_layers": layers} if layers else "none"
-    if "cpu optimizer" not in said:
+    found: dict[str, Any] = {
+        PARTS[part[:4]]: place for place, parts in PLACED.findall(said.lower()) for part in WORD.findall(parts)
+    }
+    if not found:
         raise RefusedError("offload not understood: " + said)
-    both = "grads" in said or row.whole("zero_stage") == 3
-    # launchers of several processes a node (torchrun, accelerate) give each one thread: OMP_NUM_THREADS=1
-    threads = {"threads": 1} if row.whole("gpus") > 1 else {}
-    return {"optimizer": "cpu", **({"gradients": "cpu"} if both else {}), **threads}
+    if "optimizer" in found:
+        if row.whole("zero_stage") == 3:
+            found["gradients"] = "cpu"
+        # torchrun and accelerate give each of several processes one thread (OMP_NUM_THREADS=1); DeepSpeed's own launcher,
+        # which its tutorials use, does not
+        if row.whole("gpus") > 1 and _stack(row) == "deepspeed-2023":
+            found["threads"] = 1
+    return found
 
 
 def _stack(row: Row) -> str:
