@@ -268,12 +268,14 @@ def expert(item):
 
 
 def test_biases_of_experts_are_added_in_fp32_by_row():
-    """The second product's: 28 bytes an element of the rows forward, 44 back; its parameters are every expert's."""
+    """The second product's: 28 bytes an element of the rows forward, 40 back, two and five passes an expert."""
     plain, biased = TINY_MOE, replace(TINY_MOE, mlp_bias=True)
     rows = TOKENS * plain.top_k * H
-    for part, bytes_, seen in ((kernels.layer_forward, 28, "bias."), (kernels.layer_backward, 44, "bias_grad.")):
+    ways = ((kernels.layer_forward, 28, 2, "bias."), (kernels.layer_backward, 40, 5, "bias_grad."))
+    for part, bytes_, passes, seen in ways:
         more = [k for k in part(sized(biased)) if isinstance(k, Kernel) and f"experts.{seen}" in k.name]
         assert sum(k.bytes_read + k.bytes_written for k in more) == rows * bytes_
+        assert len(more) == passes * plain.experts + 2
         assert not [k for k in part(sized(plain)) if isinstance(k, Kernel) and f"experts.{seen}" in k.name]
     added = plain.experts * (2 * plain.moe_ffn + H)
     assert layer_params(biased) - layer_params(plain) == added

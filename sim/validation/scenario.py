@@ -301,8 +301,8 @@ def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a fi
     if "optimizer" in found:
         if row.whole("zero_stage") == 3:
             found["gradients"] = "cpu"
-        # torchrun and accelerate give each of several processes one thread (OMP_NUM_THREADS=1); DeepSpeed's own launcher,
-        # which its tutorials use, does not
+        # torchrun and accelerate give each of several processes one thread (OMP_NUM_THREADS=1); DeepSpeed's own
+        # launcher, which its tutorials use, does not
         if row.whole("gpus") > 1 and _stack(row) == "deepspeed-2023":
             found["threads"] = 1
     return found

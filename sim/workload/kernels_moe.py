@@ -12,6 +12,7 @@ in the recipe's form. Not modelled: exchanges under other kernels of the same pa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sim.workload.kernels_linear import linear_backward, linear_forward
@@ -177,30 +178,52 @@ def _move(shape: Shape, name: str, role: Role) -> Kernels:
 def _bias_forward(one: Shape) -> Kernels:
     """The bias of the experts' second product, times each row's score: Megatron-Core adds it expert by expert in fp32.
 
-    The scaled bias, the sum, the rows of all experts put together, and back to 16 bits. The first product adds its own.
+    Each expert's scaled bias and sum; the rows of all experts put together, and back to 16 bits. The first product adds
+    its own bias.
     """
     if not one.model.mlp_bias:
         return ()
-    elements, dtype = float(one.tokens * one.hidden), one.precision.compute
-    steps = (("scale", 0, FP32), ("add", one.elem + FP32, FP32), ("concat", FP32, FP32), ("cast", FP32, one.elem))
-    return tuple(
-        memory_pass(f"mlp.experts.bias.{name}", elements * read, elements * written, dtype=dtype)
-        for name, read, written in steps
+    return (
+        *_each_expert(one, "bias", (("scale", 0, FP32), ("add", one.elem + FP32, FP32)), "forward"),
+        *_all_experts(one, "bias", (("concat", FP32, FP32), ("cast", FP32, one.elem)), "forward"),
     )
 
 
 def _bias_backward(one: Shape) -> Kernels:
-    """To fp32 and apart; the gradients of the bias and of the scores, each a product and a sum; back to 16 bits."""
+    """To fp32; each expert's rows back to 16 bits, its bias's and its scores' gradients, each a product and a sum.
+
+    Last, the rows of all experts are put together again.
+    """
     if not one.model.mlp_bias:
         return ()
-    elements, dtype, wide = float(one.tokens * one.hidden), one.precision.compute, FP32
-    steps = (
-        ("cast", one.elem, wide), ("split", wide, wide), ("bias", wide, wide), ("bias_sum", wide, 0),
-        ("scores", wide, wide), ("scores_sum", wide, 0), ("back", wide, one.elem),
-    )  # fmt: skip
+    wide = FP32
+    steps = (("back", wide, one.elem), ("bias", wide, wide), ("bias_sum", wide, 0), ("scores", wide, wide),
+             ("scores_sum", wide, 0))  # fmt: skip
+    return (
+        *_all_experts(one, "bias_grad", (("cast", one.elem, wide),), "input_grad"),
+        *_each_expert(one, "bias_grad", steps, "input_grad"),
+        *_all_experts(one, "bias_grad", (("concat", one.elem, one.elem),), "input_grad"),
+    )
+
+
+Steps = Sequence[tuple[str, int, int]]
+"""Passes over the rows: name, bytes read and written of an element."""
+
+
+def _all_experts(one: Shape, name: str, steps: Steps, role: Role) -> Kernels:
+    return _passes(one, name, steps, role, float(one.tokens * one.hidden))
+
+
+def _each_expert(one: Shape, name: str, steps: Steps, role: Role) -> Kernels:
+    """The steps of one expert after those of another, each with its part of the rows."""
+    part = one.tokens * one.hidden / one.local_experts
+    return _passes(one, name, steps, role, part) * one.local_experts
+
+
+def _passes(one: Shape, name: str, steps: Steps, role: Role, elements: float) -> Kernels:
     return tuple(
-        memory_pass(f"mlp.experts.bias_grad.{name}", elements * r, elements * w, role="input_grad", dtype=dtype)
-        for name, r, w in steps
+        memory_pass(f"mlp.experts.{name}.{step}", elements * r, elements * w, role=role, dtype=one.precision.compute)
+        for step, r, w in steps
     )
 
 
