@@ -120,10 +120,13 @@ def test_narrow_dispatch_halves_what_goes_to_experts_not_what_comes_back():
         ("qwen3-30b-a3b", 30_532_122_624, 3.35e9),
         ("deepseek-v3", 671_026_419_200, 37.55e9),
         ("deepseek-v2", 235_741_434_880, 21.4e9),
+        ("gpt-oss-120b", 116_829_156_672, 5.13e9 + 2880 * 201088),
+        ("gpt-oss-20b", 20_914_757_184, 3.61e9 + 2880 * 201088),
     ],
 )
 def test_shipped_models_have_the_published_parameters(name, total, active):
-    """Counts of the released checkpoints (safetensors indexes; DeepSeek's without MTP layers, with router biases)."""
+    """Counts of the released checkpoints (safetensors indexes; DeepSeek's without MTP layers, with router biases;
+    GPT-OSS counts no embedding as active)."""
     model = _model(name)
     assert params(model) == total
     dense = (
