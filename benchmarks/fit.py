@@ -33,6 +33,7 @@ from sim.validation.targets import TARGETS  # noqa: E402
 LOG = ROOT / "benchmarks" / "fits.json"
 PAGE = ROOT / "docs" / "accuracy.md"
 PART = "fits"
+_ERRORS = ("before", "after", "unseen")
 MOST = 1.3
 """Largest error of models that a fit never saw, over its error on those it saw: what the project set itself."""
 
@@ -155,12 +156,29 @@ def page(log: dict[str, list[dict[str, Any]]]) -> str:
     for name in TASKS:
         for one in log.get(name, ()):
             lines += _lines(name, one)
+    lines += _together(log)
     said = (
         "Written by `python benchmarks/fit.py`, which says what is fitted to which rows (log: benchmarks/fits.json). "
         "Least squares, errors above 3 % as if absolute. Unseen: the mean error of each model when the fit never "
         f"saw it (five folds of models); last, that over the error of the fit: {MOST} at most is the target."
     )
     return "\n\n".join([said, "\n".join(lines)])
+
+
+def _together(log: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Tables that have a fit a device or two: errors over all their rows."""
+    of: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for name in TASKS:
+        for one in log.get(name, ()):
+            of.setdefault(tuple(one["tables"]), []).append(one)
+    lines = []
+    for tables, fits in of.items():
+        rows = sum(one["rows"] for one in fits)
+        if len(fits) > 1:
+            mean = {which: sum(one[which] * one["rows"] for one in fits) / rows for which in _ERRORS}
+            whole = {"of": "all of these fits", "rows": rows, "numbers": {}, "said": ""}
+            lines += _lines(", ".join(tables), whole | mean)
+    return lines
 
 
 def _lines(name: str, one: dict[str, Any]) -> list[str]:
@@ -171,7 +189,7 @@ def _lines(name: str, one: dict[str, Any]) -> list[str]:
     numbers = [
         [f"`{key}`", said["value"], _percent(said["error"]), "" if lone else f"{said['least']} to {said['most']}"]
         for key, said in one["numbers"].items()
-    ] or [["none decided", "", "", ""]]
+    ] or [[one.get("said", "none decided"), "", "", ""]]
     rows = [[*first, *numbers[0], *errors], *(["", "", *number, "", "", "", ""] for number in numbers[1:])]
     return ["| " + " | ".join(row) + " |" for row in rows]
 

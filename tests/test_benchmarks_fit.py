@@ -40,6 +40,15 @@ def test_a_fit_is_kept_and_drawn_up(monkeypatch):
     assert f"| {name} | 1 | `stack.sustained.h200-sxm-141gb` | {number['value']} |" in said
 
 
+def test_a_fit_without_rows_says_why(monkeypatch):
+    """A number beyond what the key may be: every row is refused, and nothing is kept."""
+    keys = ("stack.sustained.h200-sxm-141gb=0.6:1.5",)
+    task = fit.Task(tables=("torchtitan",), rows=lambda row: row.text("gpu") == "h200-sxm", keys=keys)
+    monkeypatch.setitem(fit.TASKS, "one", task)
+    with pytest.raises(SystemExit, match=r"one: no row could be simulated: .*at most 1\.2"):
+        fit.fitted("one", 1)
+
+
 def test_a_page_shows_what_was_kept():
     number = {"value": "0.8", "was": ["0.84"], "error": 0.012, "least": "0.79", "most": "0.82"}
     one = {
@@ -51,6 +60,9 @@ def test_a_page_shows_what_was_kept():
         "| torchtitan: a with b | 9 | `x` | 0.8 | 1.2 % | 0.79 to 0.82 | 5.0 % | 4.0 % | 5.0 % | 1.25 |",
         "|  |  | `y` | 7 | 1.2 % | 0.79 to 0.82 |  |  |  |  |",
     ]
+    more = {**one, "rows": 1, "before": 0.15, "after": 0.14, "unseen": 0.15}
+    together = fit.page({"torchtitan": [one, more]}).splitlines()[-1]
+    assert together == "| t: all of these fits | 10 |  |  |  |  | 6.0 % | 5.0 % | 6.0 % | 1.20 |", "weighed by rows"
     assert "| none decided |" in fit.page({"torchtitan": [{**one, "numbers": {}}]})
 
 
