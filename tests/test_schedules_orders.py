@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sim.errors import ScenarioError
 from sim.workload.schedules.check import validate
 from sim.workload.schedules.dry_run import dry_run
+from sim.workload.schedules.paired import paired
 from sim.workload.schedules.table import SCHEDULES, make
 
 UNEQUAL = [(1, 1, 1), (1, 1.5, 0.5), (2, 1, 1), (1, 0.75, 1), (3, 4, 2)]
@@ -208,3 +209,28 @@ def test_large_schedules_are_made_at_once(name):
     finally:
         gc.enable()
     assert min(took) < 0.2
+
+
+@given(p=st.integers(1, 8), groups=st.integers(1, 4), v=st.integers(2, 5), times=st.sampled_from(UNEQUAL))
+def test_paired_backwards_keep_the_bubble_and_one_more_activation(p, groups, v, times):
+    """Interleaved: a forward and a backward as one take as long as both; every action is there, once."""
+    plain = make("interleaved", p, p * groups, v)
+    both = paired(plain)
+    assert sorted(map(str, parts(both))) == sorted(map(str, parts(plain)))
+    before, after = dry_run(plain, *times), dry_run(both, *times)
+    assert after.makespan <= before.makespan + p * v * sum(times)
+    more = [b - a for a, b in zip(before.in_flight, after.in_flight, strict=True)]
+    assert set(more) <= {0, 1}
+
+
+@given(m=st.integers(1, 12))
+def test_a_lone_rank_pairs_all_but_its_first_forward_and_last_backward(m):
+    """(0F1;0B0) and so on: n microbatches give n - 1 pairs, and no more time."""
+    plain = make("1f1b", 1, m, 1)
+    (order,) = paired(plain).orders
+    assert len([action for action in order if action.pair]) == m - 1
+    assert dry_run(paired(plain), 1, 1, 1).makespan == dry_run(plain, 1, 1, 1).makespan == 3 * m
+
+
+def parts(schedule):
+    return [part for order in schedule.orders for action in order for part in action.parts]

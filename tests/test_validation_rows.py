@@ -264,6 +264,11 @@ def test_recipes_of_experts_run_again_what_their_files_say():
     said = document(row(**deep, pp=8, dp=8))
     assert said["layout"]["stage_layers"] == [1] + [2] * 30 + [0], "as its pp_layout has them"
     assert document(row(**{**latent, "experts": 384}, gpu="gb200"))["model"]["mtp_layers"] == 0, "Kimi K2"
+    layout = document(row(**deep | {"gpu": "h100-sxm-80gb", "ep": 16}, pp=4, dp=16))["layout"]
+    assert layout["expert_dispatch"] == "once_per_node"
+    qwen = {**moe, "hidden": 4096, "gpu": "h100-sxm-80gb", "ep": 2, "pp": 2, "dp": 1, "gpus": 2, "global_batch": 8}
+    assert document(row(**qwen, vpp=2))["layout"]["expert_overlap"] is True
+    assert "expert_overlap" not in document(row(**qwen))["layout"], "not without interleaving"
     plain = {"source": "megatron-bridge", "gpu": "gb200", "precision": "bf16"}
     assert document(row(**plain))["recompute"] == "none"
     assert document(row(**plain, recompute="full"))["recompute"] == "full"

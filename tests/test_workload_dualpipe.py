@@ -282,7 +282,7 @@ def _chain(name, spec):
         ("k/k", "k/k", "f0 b0 f2 b2"),
         ("kck", "kck", "f0 f1 b0 b1 f2 b2"),
         ("ck", "k/k", "f0 b0 f1 b2"),
-        ("kck/kck", "k/k", "f0 f1 f2 b0 f4 f5 f6 b2"),
+        ("kck/kck", "k/k", "f0 f1 b0 f2 f4 f5 f6 b2"),
         ("kck", "kkkk", "f0 f1 b0 b1 f2 b2 b3"),
         ("kckck", "kkkk/k", "f0 f1 b0 b1 f2 f3 b2 b3 f4 b5"),
     ],
@@ -290,6 +290,22 @@ def _chain(name, spec):
 def test_pieces_alternate_and_end_together(forward, backward, woven):
     block = weave(_chain("f", forward), _chain("b", backward))
     assert " ".join(op.name for op in block.ops) == woven
+
+
+def test_short_exchanges_are_no_cuts_beside_those_of_experts():
+    """k, tp, k, ep, k: the tensor-parallel exchange is waited for within a piece."""
+    parts = []
+    for name in "fb":
+        block, after = BlockBuilder(name), ()
+        for number, axis in enumerate(("tp", "ep", "")):
+            kernel = Kernel(name=f"{name}{number}", kind="gemm", flops=1.0, bytes_read=1.0, bytes_written=1.0)
+            _, last = block.kernels((kernel,), "F", layer=0, deps=after)
+            if axis:
+                work = Collective(kind="all_reduce", axis=axis, size=1.0)
+                after = (block.side(f"{name}.{axis}", work, axis, "F", axis, deps=(last,)),)
+        parts.append(block.block())
+    order = [op.name for op in weave(*parts).ops]
+    assert order == ["f0", "f.tp", "f1", "f.ep", "b0", "b.tp", "b1", "b.ep", "f2", "b2"]
 
 
 def test_weaving_keeps_each_pass():

@@ -140,3 +140,27 @@ def _model(name):
     return load(
         "llama3-8b-8xh100-zero3", [f"model={name}", "stack=megatron-core-2025", "batch.sequence=4096"]
     ).scenario.model
+
+
+def test_exchanges_under_another_pass_leave_the_work_and_take_less_time():
+    """The same kernels and bytes; no less than the network needs; one more microbatch is held."""
+    machine = ["cluster={extends: dgx-h100, nodes: 2}", "batch={micro: 4, accumulation: 6}"]
+    sets = ["layout.dp=16", "layout.ep=16", "model.experts=16", "model.moe_ffn=1024", *machine]
+    plain, both = (simulate(made(*sets, f"layout.expert_overlap={on}")) for on in ("false", "true"))
+    for which in ("flops", "size"):
+        totals = [_total(one.timeline, which) for one in (plain, both)]
+        assert totals[0] == pytest.approx(totals[1])
+    assert both.result.step_time < plain.result.step_time
+    assert both.result.step_time > _busy(both.timeline, "ep")
+    peaks = [max(u.peak for u in one.result.memory if u.where == "gpu") for one in (plain, both)]
+    assert peaks[1] > peaks[0]
+
+
+def _total(timeline, which):
+    return sum(getattr(timeline.ops[op], which) for op in timeline.spans.op.tolist())
+
+
+def _busy(timeline, category):
+    spans = timeline.spans
+    rows = zip(spans.op.tolist(), (spans.end - spans.start).tolist(), strict=True)
+    return sum(took for op, took in rows if timeline.ops[op].category == category and not timeline.ops[op].rank_class)

@@ -294,6 +294,9 @@ class LayoutFile(Block):
     expert_dispatch: Literal["all_to_all", "once_per_node"] | None = _or(
         None, "experts: one copy an expert, or one a node that is passed on inside (DeepEP); default all_to_all"
     )
+    expert_overlap: bool | None = _or(
+        None, "experts: a forward and a backward run together, exchanges of one under the other; default: false"
+    )
     placement: Placement = _or(
         "packed",
         "which device each rank has: packed (node after node), scattered (a node each in turn), a list of devices and "

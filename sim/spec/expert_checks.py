@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.spec.build import fits_of
+from sim.spec.build import batch_sizes, fits_of
 from sim.spec.rule import Check, Finding
 from sim.spec.types import DTYPE_BYTES
 from sim.spec.validate import Draft
@@ -15,7 +15,7 @@ from sim.spec.wording import choices
 
 _OF_EXPERTS = ("top_k", "moe_ffn", "shared_experts", "first_dense_layers", "router_bias", "top_k_nodes")
 _OF_LATENTS = ("q_lora_rank", "kv_lora_rank", "nope_head_dim", "rope_head_dim", "v_head_dim")
-_OF_EXPERT_LAYOUT = ("capacity_factor", "expert_imbalance", "expert_dispatch")
+_OF_EXPERT_LAYOUT = ("capacity_factor", "expert_imbalance", "expert_dispatch", "expert_overlap")
 
 
 def _experts(d: Draft) -> Iterator[Finding]:
@@ -130,6 +130,26 @@ def _routing(d: Draft) -> Iterator[Finding]:
         yield "layout.expert_dispatch", f"{what}; set once_per_node, or model.top_k_nodes: 0"
 
 
+def _expert_overlap(d: Draft) -> Iterator[Finding]:
+    layout = d.layout
+    if not (d.model.experts and layout.expert_overlap):
+        return
+    key = "layout.expert_overlap"
+    if layout.ep == 1:
+        yield key, "has no effect with ep: 1, where no token travels; leave it out"
+    elif layout.pp > 1 and (layout.schedule != "interleaved" or layout.schedule_file is not None):
+        what = f"with pp = {layout.pp} is simulated for schedule: interleaved"
+        why = "in 1F1B every pair would wait for the next"
+        yield (
+            key,
+            f"{what}; {why}; set it, with virtual_stages, or pp: 1 (dualpipe, dualpipev overlap as they are)",
+        )
+    elif layout.zero == 3:
+        yield key, "is not simulated with zero: 3, whose gathers would be of two passes at once; set zero: 1 or 2"
+    elif batch_sizes(d.batch, layout.dp)["accumulation"] == 1 and layout.virtual_stages in (None, 1):
+        yield key, "has no effect with one microbatch; raise batch.accumulation, or leave it out"
+
+
 def _narrow(d: Draft) -> Iterator[Finding]:
     p = d.precision
     if p.fp8 == "none":
@@ -158,6 +178,7 @@ CHECKS = (
     Check("latent attention is whole", ("model",), _latent),
     Check("experts divide over ranks", ("model", "layout"), _expert_ranks),
     Check("routing", ("model", "layout"), _routing),
+    Check("experts under each other", ("model", "layout", "batch"), _expert_overlap),
     Check("narrow products", ("precision", "layout", "cluster"), _narrow),
 )
 """Every rule of experts, latents and narrow types."""

@@ -325,6 +325,7 @@ class LayoutSpec:
     capacity_factor: float = 0.0  # rows of an expert over the mean, padded or dropped to it; 0: dropless
     expert_imbalance: float = 1.0  # rows of the busiest expert-parallel rank over the mean
     expert_dispatch: Literal["all_to_all", "once_per_node"] = "all_to_all"
+    expert_overlap: bool = False  # each backward runs together with the forward after it, under each other's exchanges
     placement: str | tuple[int, ...] = "packed"  # packed, scattered, or the device of each rank, counted node by node
 
     @property

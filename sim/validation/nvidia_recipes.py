@@ -41,12 +41,23 @@ AGAIN = {
 NOT_AGAIN = (("GPT-OSS", ""), ("DeepSeek-V3", "gb300"))
 """Model, GPU ("": any): nothing runs again where experts are fused."""
 
+ONCE_A_NODE = (
+    ("DeepSeek-V3", "h100-sxm-80gb"), ("DeepSeek-V3", "b200-sxm"), ("DeepSeek-V3", "b300-sxm"), ("Kimi-K2", "b300-sxm"),
+    ("Qwen3-30B", "h100-sxm-80gb"),
+)  # fmt: skip
+"""Model, GPU whose experts are on several nodes and get a token once a node (moe_flex_dispatcher_backend)."""
+
+OVERLAPPED = (("Qwen3-235B", "h100-sxm-80gb"),)
+"""Model, GPU whose exchanges between nodes run under the other pass (moe_a2a_overlap). Over NVLink recipes ask for it
+too; GB200, which does, gains nothing over GB300, which does not."""
+
 FUSED = {"since": (26, 6), "not in": ("26.06.01",), "on": ("gb200", "gb300")}
 """Containers and GPUs whose recipes of experts in mxfp8 fuse the grouped MLP (cutedsl_fused_grouped_mlp). Inferred from
 times: not in 26.06.01, 60 % slower than 26.06 and 26.08 alike; not on B300, whose recipe asks for it."""
 
 _MODELS = {32: "8B", 80: "70B", 126: "405B"}
 _KIMI = 384  # experts
+_QWEN = {4096: "Qwen3-235B", 2048: "Qwen3-30B"}  # by hidden size
 _CONTAINER = re.compile(r"container (\d+)\.(\d+)(\.\d+)?")
 
 
@@ -56,7 +67,7 @@ def model_of(row: Row) -> str:
         said = row.text("attention")
         if "MLA" in said:
             return "Kimi-K2" if row.whole("experts") == _KIMI else "DeepSeek-V3"
-        return "GPT-OSS" if "sinks" in said else ""
+        return "GPT-OSS" if "sinks" in said else "" if said else _QWEN.get(row.whole("hidden"), "")
     return _MODELS.get(row.whole("layers"), "") if row.flag("gated_mlp") else ""
 
 
@@ -84,6 +95,17 @@ def fused_experts(row: Row) -> bool:
     release = found.group().removeprefix("container ")
     late = (int(found[1]), int(found[2])) >= FUSED["since"]
     return late and release not in FUSED["not in"] and row.text("gpu") in FUSED["on"]
+
+
+def exchanges(row: Row) -> dict[str, str | bool]:
+    """How tokens go to experts, and whether under another pass, as keys of a layout."""
+    one, ranks = (model_of(row), row.text("gpu")), row.whole("ep", 1)
+    found: dict[str, str | bool] = {}
+    if ranks > 1 and one in ONCE_A_NODE:
+        found["expert_dispatch"] = "once_per_node"
+    if ranks > 1 and one in OVERLAPPED and (row.whole("pp", 1) == 1 or row.whole("vpp", 1) > 1):
+        found["expert_overlap"] = True
+    return found
 
 
 def whole_layers_again(row: Row) -> int:

@@ -246,6 +246,8 @@ def _layout(row: Row) -> dict[str, Any]:
     elif row.whole("layers") % (pp * vpp):
         cut = nvidia_recipes.stages if nvidia_recipes.mtp_layers(row) else _stages
         layout["stage_layers"] = cut(row.whole("layers"), pp * vpp)
+    if row.text("source") == "megatron-bridge":
+        layout |= nvidia_recipes.exchanges(row)
     if row.text("dp_overlap"):
         layout["overlap_grad_reduce"] = row.flag("dp_overlap")
     return layout

@@ -21,6 +21,7 @@ from sim.workload.ops import Action, Kernel, RankProgram, Workload
 from sim.workload.pipeline import PipelineRank
 from sim.workload.schedules.csv_text import ReadSchedule
 from sim.workload.schedules.own import own_schedule
+from sim.workload.schedules.paired import paired
 from sim.workload.schedules.table import make
 from sim.workload.schedules.types import Schedule
 from sim.workload.shares import Share
@@ -55,6 +56,8 @@ def read_schedule(scenario: Scenario) -> ReadSchedule:
         return own_schedule(scenario, layout.schedule_file)
     name = layout.schedule if layout.pp > 1 else "1f1b"
     made = make(name, layout.pp, scenario.batch.accumulation, layout.virtual_stages)
+    if layout.expert_overlap:
+        made = paired(made)
     return ReadSchedule(schedule=made, dropped=0)
 
 

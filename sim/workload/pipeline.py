@@ -60,7 +60,8 @@ class PipelineRank:
         self.stages = stages
         self.rank = rank
         self.policies = policies_for(scenario)
-        self.adjacent = scenario.layout.pp == 1  # the backward of a microbatch follows its forward at once
+        # the backward of a microbatch follows its forward at once
+        self.adjacent = scenario.layout.pp == 1 and not scenario.layout.expert_overlap
         self.blocks: list[Block] = []
         self.index: dict[tuple[_Pass, ...], int] = {}
         self.actions: list[Action] = []

@@ -2,11 +2,11 @@
 
 What is modelled. A GPU has one compute stream here, as a framework does: kernels of the two passes take turns on it and
 none runs beside another, so a forward and a backward together have as much arithmetic as one after the other. What is
-gained is communication: each pass is cut where its kernels wait for a message or a collective, and at the ends of its
-layers, and the pieces alternate, so that what one pass waits for travels while the other computes (DeepSeek-V3 report,
-section 3.2.1: the communication of one chunk under the computation of the other). Collectives of one kind share their
-stream, as they share a communicator. Both passes advance in proportion and so end together, the forward's last piece
-before the backward's.
+gained is communication: each pass is cut where its kernels wait for a message or a collective, and at the ends of
+layers that wait for none, and the pieces alternate, so that what one pass waits for travels while the other computes
+(DeepSeek-V3 report, section 3.2.1: the communication of one chunk under the computation of the other). Collectives of
+one kind share their stream, as they share a communicator. Both passes advance in proportion and so end together, the
+forward's last piece before the backward's.
 
 Owns the order of the pieces; knows nothing of what they do, so whatever a pass consists of is woven alike. Limit: the
 pieces are as many as waits and layers say, not tuned by their length, and the share of SMs of a communication kernel is
@@ -50,17 +50,22 @@ def weave(forward: Block, backward: Block) -> Block:
 
 
 def _pieces(ops: Sequence[Op]) -> list[Piece]:
-    """Where a pass may be cut: before a kernel that waits for another stream, or of another layer."""
-    cuts, layer = [0], None
+    """Where a pass may be cut: before a kernel that waits for another stream, or between two layers where none waits.
+
+    The end of a layer that waits is no cut: what comes before the next layer's exchange had better not wait for the
+    other pass, or the network idles. Beside exchanges of experts those of tensor parallelism are too short to be cuts.
+    """
+    computes = [index for index, op in enumerate(ops) if index and op.stream == COMPUTE]
+    short = {COMPUTE, "tp"} if any(op.stream == "ep" for op in ops) else {COMPUTE}
+    waiting = {index for index in computes if any(ops[d].stream not in short for d in ops[index].deps)}
+    waited, layer = {ops[index].layer for index in waiting}, None
+    cuts = [0]
     for index, op in enumerate(ops):
-        if op.stream != COMPUTE:
-            continue
-        waits = any(ops[d].stream != COMPUTE for d in op.deps)
-        turns = isinstance(op.work, Kernel) and layer is not None and op.layer != layer
-        if index and (waits or turns):
+        kernel = op.stream == COMPUTE and isinstance(op.work, Kernel)
+        turns = kernel and layer is not None and op.layer != layer and not waited & {op.layer, layer}
+        if index in waiting or turns:
             cuts.append(index)
-        if isinstance(op.work, Kernel):
-            layer = op.layer
+        layer = op.layer if kernel else layer
     return list(pairwise([*cuts, len(ops)]))
 
 
