@@ -62,6 +62,11 @@ def draw(number):
         scenario = replace(scenario, layout=replace(scenario.layout, overlap_param_gather=pick.random() < 0.5))
     if number % 4 < 2:
         scenario = replace(scenario, layout=replace(scenario.layout, placement=_placement(pick, scenario)))
+    layout, lone = scenario.layout, scenario.layout.pp == 1 and scenario.batch.accumulation > 1
+    if number % 6 == 0 and layout.ep > 1 and layout.zero < 3 and (lone or layout.schedule == "interleaved"):
+        scenario = replace(scenario, layout=replace(layout, expert_overlap=True))
+    if number % 9 == 0:
+        scenario = replace(scenario, model=replace(scenario.model, mtp_layers=1))
     return scenario
 
 
