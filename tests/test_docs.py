@@ -293,3 +293,11 @@ def _some_rows(path):
     short = Path(path.name)
     short.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
     return str(short)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plots").glob("*.png")), ids=lambda path: path.stem)
+def test_a_plot_of_the_gallery_is_a_picture(path):
+    """One was kept empty for a while, and nobody saw."""
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content.rstrip().endswith(b"IEND\xaeB`\x82")
