@@ -32,6 +32,16 @@ def test_what_pairs_quads_and_sockets_share_is_named():
     assert groups["nic0.nic.tx", "messages to other nodes"] == (0, 1)
 
 
+def test_many_gpus_that_are_all_alike_are_one_line():
+    """A rack of 72 behind one switch: no matrix of 5,184 equal numbers; sixteen behind switches are still a matrix."""
+    said = CliRunner().invoke(app, ["topology", "show", "gb200-nvl72"]).output
+    assert "every GPU: 684 to every other, 193 to the host and 201 from it" in said
+    assert "shared: 36 x socket*.dram, 381 GB/s, by 2 GPUs each (copies to the GPU)" in said
+    assert len(said.splitlines()) < 20
+    said = CliRunner().invoke(app, ["topology", "show", "dgx-2"]).output
+    assert len([line for line in said.splitlines() if line[:4].strip().isdigit()]) == 16
+
+
 def test_kinds_of_node_are_counted():
     assert [node.count for node in topology("dgx-h100-x64")] == [64]
     lost = "cluster.variations=[{node: 3, part: nic, index: 0, speed: 0}]"

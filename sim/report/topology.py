@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sim.cluster.show import NodeView
+from sim.cluster.show import NodeView, Shared
 from sim.units import format as quantity
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _ROWS = {"dram": 4.0, "socket": 3.2, "nvme": 3.2, "switch": 2.2, "gpu": 1.0}
 """Kind of place -> its height on the page; memories of GPUs are drawn in them."""
 _NARROW = 8  # GPUs of a node beyond which columns close up, to fit eighty letters
+_FEW = 8  # lines of one kind
+_MOST = 16  # GPUs of a node whose matrix fits eighty letters; of more that are all alike, one line says it
 _COLOURS = {
     "dram": "#D55E00", "socket": "#663333", "switch": "#AA4499", "gpu": "#332288", "nvlink": "#117733",
     "network": "#999933", "nvme": "#000000",
@@ -27,10 +30,34 @@ def show(console: Console, views: Sequence[NodeView]) -> None:
     """For each kind of node: the matrix of lone copies, each GPU's other ways, what several GPUs share."""
     for view in views:
         console.print(f"{view.name}: {view.count} node(s) of {len(view.pair)} x {view.device}; GB/s of a lone transfer")
-        console.print(_matrix(view), soft_wrap=True)
-        for one in view.shared:
-            rate = quantity(one.rate, "bytes_per_s")
-            console.print(f"shared: {one.resource}, {rate}, by GPUs {_ranges(one.gpus)} ({one.what})")
+        alike = len(view.pair) > _MOST and _alike(view)
+        console.print(alike or _matrix(view), soft_wrap=True)
+        for line in _shared(view):
+            console.print(line)
+
+
+def _shared(view: NodeView) -> Iterator[str]:
+    """A line each, or one for more than a few of a kind that as many GPUs share."""
+    kinds: dict[tuple[str, float, str, int], list[Shared]] = {}
+    for one in view.shared:
+        kind = re.sub(r"\d+", "*", one.resource)
+        kinds.setdefault((kind, one.rate, one.what, len(one.gpus)), []).append(one)
+    for (kind, speed, what, gpus), of in kinds.items():
+        rate = quantity(speed, "bytes_per_s")
+        if len(of) > _FEW:
+            yield f"shared: {len(of)} x {kind}, {rate}, by {gpus} GPUs each ({what})"
+        else:
+            yield from (f"shared: {one.resource}, {rate}, by GPUs {_ranges(one.gpus)} ({what})" for one in of)
+
+
+def _alike(view: NodeView) -> str:
+    """One line for all GPUs of a node, empty where they differ."""
+    pairs = [rate for i, row in enumerate(view.pair) for j, rate in enumerate(row) if i != j]
+    ways = (pairs, view.to_host, view.to_gpu, view.network)
+    if any(len(set(rates)) != 1 for rates in ways):
+        return ""
+    gpu, there, back, out = (_gb(rates[0]) for rates in ways)
+    return f"every GPU: {gpu} to every other, {there} to the host and {back} from it, {out} to the network"
 
 
 def _matrix(view: NodeView) -> str:
