@@ -119,7 +119,7 @@ def test_activations_in_flight(schedule, p, most):
     """
     m = 12
     scenario = even(schedule, p, m, layers=24)
-    one = sum(sum(unit.kept.values()) for unit in stages(scenario)[1])
+    one = sum(sum(unit.kept.values()) for unit in stages(scenario, apart=False)[1])
     timeline = simulate(scenario).timeline
     inner = range(1, p - 1) if p > 2 else range(1, 2)
     held = {row.representative: _held(timeline, c) / one for c, row in enumerate(timeline.rank_classes)}

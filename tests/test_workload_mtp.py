@@ -84,8 +84,20 @@ def test_the_last_stage_has_a_copy_of_the_table_and_exchanges_its_gradient():
     assert held[0] - held[1] == 2 * mtp_params(scenario.model), "one rank has one table"
 
 
+@pytest.mark.parametrize("schedule", ["zb-v", "dualpipev"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_pipeline_that_ends_where_it_began_has_one_table(schedule, tied):
+    """Down and up again: the first rank holds both ends of the model, and nothing is copied or exchanged."""
+    sets = [f"layout.schedule={schedule}", "layout.virtual_stages=2", "layout.stage_layers=null"]
+    scenario = two_tokens(*sets, f"model.tied_embeddings={str(tied).lower()}")
+    built = build(scenario)
+    held = sum(dict(program.resident_gpu)["parameters"] for program in built.programs)
+    assert held == 2 * params(scenario.model)
+    assert "embedding" not in built.groups
+
+
 def test_it_keeps_what_a_layer_and_a_head_keep_and_two_norms_and_a_projection():
-    (unit,) = [one for stage in stages(two_tokens()) for one in stage if one.name == "mtp0"]
+    (unit,) = [one for stage in stages(two_tokens(), apart=True) for one in stage if one.name == "mtp0"]
     own = shape_of(two_tokens())
     parts = [stash.layer_stash(own, 4), stash.head_stash(own), stash.join_stash(own)]
     assert sum(unit.kept.values()) == sum(size for part in parts for size in part.values())

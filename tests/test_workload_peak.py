@@ -116,7 +116,7 @@ def test_offload_keeps_only_parameters_on_the_gpu():
 @pytest.mark.parametrize("base", [A100, V100])
 def test_recompute_brings_back_what_was_not_kept_and_no_more(base):
     """A pre-norm layer's input is what its first norm keeps; with the rest restored its stash is whole again."""
-    full, none = (stages(replace(data_parallel(1, base=base), recompute=r))[0] for r in ("full", "none"))
+    full, none = (stages(replace(data_parallel(1, base=base), recompute=r), apart=False)[0] for r in ("full", "none"))
     for again, plain in zip(full, none, strict=True):
         assert plain.restored == {}
         assert sum(again.kept.values()) + sum(again.restored.values()) == pytest.approx(sum(plain.kept.values()))
@@ -126,7 +126,7 @@ def test_recompute_brings_back_what_was_not_kept_and_no_more(base):
 def test_restored_activations_are_there_from_the_first_recomputed_kernel_on():
     """And gone when the layer's backward has ended; the head's workspace is there from the head's first kernel on."""
     scenario = replace(data_parallel(1), recompute="full")
-    units = stages(scenario)[0]
+    units = stages(scenario, apart=False)[0]
     step = simulate(scenario)
     spans, (use,) = step.timeline.spans, step.result.memory
 

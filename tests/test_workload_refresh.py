@@ -44,7 +44,7 @@ def test_only_the_first_bucket_is_left_exposed(zero):
     after, under = (simulate(overlapped(sharded(zero), overlap=o)) for o in (False, True))
     nvlink = BIG.cluster.nvlink
     rate, hop = nvlink.bandwidth * nvlink.efficiency, nvlink.base_latency + 3 * nvlink.step_latency
-    held = [2 * unit.params for unit in stages(sharded())[0]]
+    held = [2 * unit.params for unit in stages(sharded(), apart=False)[0]]
     first = held[0] + held[1]
     total = sum(held)
     buckets = len(gathers(after.timeline))
@@ -84,7 +84,7 @@ def test_chunk_by_chunk_in_the_first_forward_alone():
     scenario = overlapped(sharded(dp=2, accumulation=4, stage_layers=(1, 2, 2, 1), **TWO_CHUNKS))
     found = gathers(simulate(scenario).timeline)
     assert {(microbatch, phase) for *_, microbatch, phase in found} == {(0, "F")}
-    cut = stages(scenario)
+    cut = stages(scenario, apart=True)
     expected = [sum(2 * unit.params for unit in cut[stage]) for stage in (0, 2)]
     assert sum(size for size, *_ in found) == sum(expected)
     for program, mine in zip(build(scenario).programs, ((0, 2), (1, 3)), strict=True):

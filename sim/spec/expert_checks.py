@@ -137,13 +137,13 @@ def _expert_overlap(d: Draft) -> Iterator[Finding]:
     key = "layout.expert_overlap"
     if layout.ep == 1:
         yield key, "has no effect with ep: 1, where no token travels; leave it out"
-    elif layout.pp > 1 and (layout.schedule != "interleaved" or layout.schedule_file is not None):
-        what = f"with pp = {layout.pp} is simulated for schedule: interleaved"
-        why = "in 1F1B every pair would wait for the next"
-        yield (
-            key,
-            f"{what}; {why}; set it, with virtual_stages, or pp: 1 (dualpipe, dualpipev overlap as they are)",
+    elif layout.schedule_file is not None:
+        yield key, "has no effect on an order of yours; write (0F1;0B0)OVERLAP_F_B there, or leave schedule_file out"
+    elif layout.pp > 1 and layout.schedule != "interleaved":
+        what = (
+            f"with pp = {layout.pp} is simulated for schedule: interleaved; in 1F1B every pair would wait for the next"
         )
+        yield key, f"{what}; set it, with virtual_stages, or pp: 1 (dualpipe, dualpipev overlap as they are)"
     elif layout.zero == 3:
         yield key, "is not simulated with zero: 3, whose gathers would be of two passes at once; set zero: 1 or 2"
     elif batch_sizes(d.batch, layout.dp)["accumulation"] == 1 and layout.virtual_stages in (None, 1):

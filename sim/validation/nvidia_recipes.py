@@ -1,7 +1,7 @@
 """What NVIDIA's recipes for Megatron-Bridge set and its tables do not say: recompute, offload, fused experts.
 
 Facts of ``scripts/performance/configs`` of its repository by model, GPU and precision; a table's row says which model
-it is by its layers and attention, and which release by its container. Two exceptions in ``FUSED`` alone are inferred.
+it is by its layers and attention, and which release by its container. Where experts are fused is in part inferred.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ OVERLAPPED = (("Qwen3-235B", "h100-sxm-80gb"),)
 """Model, GPU whose exchanges between nodes run under the other pass (moe_a2a_overlap). Over NVLink recipes ask for it
 too; GB200, which does, gains nothing over GB300, which does not."""
 
-FUSED = {"since": (26, 6), "not in": ("26.06.01",), "on": ("gb200", "gb300")}
+FUSED_SINCE, FUSED_ON, UNFUSED = (26, 6), ("gb200", "gb300"), ("26.06.01",)
 """Containers and GPUs whose recipes of experts in mxfp8 fuse the grouped MLP (cutedsl_fused_grouped_mlp). Inferred from
 times: not in 26.06.01, 60 % slower than 26.06 and 26.08 alike; not on B300, whose recipe asks for it."""
 
@@ -62,7 +62,9 @@ _CONTAINER = re.compile(r"container (\d+)\.(\d+)(\.\d+)?")
 
 
 def model_of(row: Row) -> str:
-    """The model as the tables of this module call it; empty for others."""
+    """The model as the tables of this module call it; empty for others, and for rows of other sources."""
+    if row.text("source") != "megatron-bridge":
+        return ""
     if row.whole("experts"):
         said = row.text("attention")
         if "MLA" in said:
@@ -73,7 +75,7 @@ def model_of(row: Row) -> str:
 
 def mtp_layers(row: Row) -> int:
     """Modules that predict one token more: DeepSeek-V3's recipe has its one (mtp_num_layers)."""
-    return int(row.text("source") == "megatron-bridge" and model_of(row) == "DeepSeek-V3")
+    return int(model_of(row) == "DeepSeek-V3")
 
 
 def stages(layers: int, count: int) -> list[int]:
@@ -93,8 +95,8 @@ def fused_experts(row: Row) -> bool:
     if not (found and row.whole("experts") and row.text("precision") == "mxfp8"):
         return False
     release = found.group().removeprefix("container ")
-    late = (int(found[1]), int(found[2])) >= FUSED["since"]
-    return late and release not in FUSED["not in"] and row.text("gpu") in FUSED["on"]
+    late = (int(found[1]), int(found[2])) >= FUSED_SINCE
+    return late and release not in UNFUSED and row.text("gpu") in FUSED_ON
 
 
 def exchanges(row: Row) -> dict[str, str | bool]:

@@ -133,8 +133,8 @@ def document(row: Row) -> dict[str, Any]:
 
 def _recompute(row: Row) -> dict[str, Any]:
     said = UNSTATED.get(row.text("source"), row.text("recompute"))
-    if said or row.text("source") != "megatron-bridge":
-        return {"recompute": said or "none"}
+    if said:
+        return {"recompute": said}
     if layers := nvidia_recipes.whole_layers_again(row):
         return {"recompute": "full", "recompute_layers": layers}
     modules = nvidia_recipes.modules_again(row)
@@ -246,8 +246,7 @@ def _layout(row: Row) -> dict[str, Any]:
     elif row.whole("layers") % (pp * vpp):
         cut = nvidia_recipes.stages if nvidia_recipes.mtp_layers(row) else _stages
         layout["stage_layers"] = cut(row.whole("layers"), pp * vpp)
-    if row.text("source") == "megatron-bridge":
-        layout |= nvidia_recipes.exchanges(row)
+    layout |= nvidia_recipes.exchanges(row)
     if row.text("dp_overlap"):
         layout["overlap_grad_reduce"] = row.flag("dp_overlap")
     return layout
@@ -293,7 +292,7 @@ def _precision(row: Row) -> dict[str, Any]:
 def _offload(row: Row) -> Any:  # noqa: ANN401 - a word or a mapping, as in a file
     said = row.text("offload", "none")
     if said == "none":
-        layers = nvidia_recipes.offloaded_layers(row) if row.text("source") == "megatron-bridge" else 0
+        layers = nvidia_recipes.offloaded_layers(row)
         return {"activations": "cpu", "activation_layers": layers} if layers else "none"
     found: dict[str, Any] = {
         PARTS[part[:4]]: place for place, parts in PLACED.findall(said.lower()) for part in WORD.findall(parts)

@@ -65,7 +65,7 @@ def build(scenario: Scenario) -> Workload:
     """The whole step. Ranks with the same pipeline coordinate run the same program."""
     schedule = schedule_of(scenario)
     scenario = _told(scenario, schedule)
-    mesh, cut = mesh_of(scenario), stages(scenario)
+    mesh, cut = mesh_of(scenario), stages(scenario, apart=_ends_apart(schedule))
     programs = tuple(_program(scenario, schedule, cut, rank) for rank in range(scenario.layout.pp))
     tokens = scenario.batch.size * scenario.batch.sequence
     model_flops = tokens * model_flops_per_token(scenario.model, scenario.batch.sequence)
@@ -94,7 +94,7 @@ def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, .
     builder.build()
     mine = [unit for stage in schedule.holds(rank) for unit in cut[stage]]
     held = Share.of(mine)
-    shared = _tied_bytes(scenario) if any(unit.root for unit in mine) else 0.0
+    shared = _tied_bytes(scenario, schedule) if any(unit.root for unit in mine) else 0.0
     blocks = [*builder.blocks, optimizer_block(scenario, held, shared_embedding=shared)]
     actions = [*builder.actions, Action(block=len(blocks) - 1, microbatch=max(scenario.batch.accumulation - 1, 0))]
     if scenario.offload.update == "delayed":
@@ -110,13 +110,9 @@ def _program(scenario: Scenario, schedule: Schedule, cut: Sequence[tuple[Unit, .
     )
 
 
-def _tied_bytes(scenario: Scenario) -> float:
-    """Gradient bytes of an embedding that two stages use; 0 where there is nothing to exchange.
-
-    With two copies of the parameters both ends of the model are on one rank and share the table (DeepSeek-V3 report,
-    section 3.2.1).
-    """
-    if not _both_ends(scenario.model) or scenario.layout.pp == 1 or scenario.layout.copies == 2:
+def _tied_bytes(scenario: Scenario, schedule: Schedule) -> float:
+    """Gradient bytes of an embedding that two ranks hold; 0 where there is nothing to exchange."""
+    if not (_both_ends(scenario.model) and _ends_apart(schedule)):
         return 0.0
     table = scenario.model.vocab * scenario.model.hidden / scenario.layout.tp
     return table * DTYPE_BYTES[scenario.precision.grads]
@@ -125,6 +121,16 @@ def _tied_bytes(scenario: Scenario) -> float:
 def _both_ends(model: ModelSpec) -> bool:
     """Whether the token table is needed before the first layer and after the last: as output matrix, or looked up."""
     return model.tied_embeddings or model.mtp_layers > 0
+
+
+def _ends_apart(schedule: Schedule) -> bool:
+    """Whether the first and the last stage are on two ranks, each with a table of its own.
+
+    Schedules that go down and up again end where they began (ZB-V, DualPipeV), and with two copies of the parameters
+    both ends are on one rank (DualPipe; DeepSeek-V3 report, section 3.2.1).
+    """
+    home = schedule.rank_of_stage
+    return schedule.copies == 1 and home[0] != home[-1]
 
 
 def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ranks]:
@@ -145,7 +151,7 @@ def _groups(scenario: Scenario, mesh: Mesh, schedule: Schedule) -> dict[str, Ran
     for pair in dict.fromkeys(_neighbours(schedule)):
         groups[f"p2p.{pair[0]}.{pair[1]}"] = pipelines[:, list(pair)]
     home = schedule.rank_of_stage
-    if _both_ends(scenario.model) and home[0] != home[-1] and schedule.copies == 1:
+    if _both_ends(scenario.model) and _ends_apart(schedule):
         groups["embedding"] = pipelines[:, [home[0], home[-1]]]
     return groups
 

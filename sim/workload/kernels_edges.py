@@ -81,11 +81,11 @@ def embedding_forward(shape: Shape) -> Items:
     return tuple(out)
 
 
-def embedding_backward(shape: Shape) -> Items:
+def embedding_backward(shape: Shape, again: int = 0) -> Items:
     """Dropout and norm back; each table's gradient is zeroed whole, then rows are added to it.
 
-    A tied table has a second gradient, from the logits product, and so has one that is looked up again on this rank:
-    autograd adds each in one more pass. What the trainer measures with the microbatch's logits follows.
+    A tied table has a second gradient, from the logits product, and so has one that is looked up ``again`` on this
+    rank: autograd adds each in one more pass. What the trainer measures with the microbatch's logits follows.
     """
     out: list[Kernel | Collective] = []
     dtype, between = shape.precision.compute, shape.between
@@ -96,7 +96,7 @@ def embedding_backward(shape: Shape) -> Items:
     out.extend(lookup_backward(shape))
     for name, rows in reversed(_tables(shape)):
         out.extend(_scattered(shape, name, rows))
-    table, again = float(shape.vocab * shape.hidden * shape.elem), shape.model.mtp_layers * (shape.layout.pp == 1)
+    table = float(shape.vocab * shape.hidden * shape.elem)
     joined = memory_pass("embedding.tied_sum", 2 * table, table, role="weight_grad", dtype=dtype)
     out.extend([joined] * (shape.model.tied_embeddings + again))
     return (*out, *_metrics(shape))

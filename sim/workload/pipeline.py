@@ -60,8 +60,7 @@ class PipelineRank:
         self.stages = stages
         self.rank = rank
         self.policies = policies_for(scenario)
-        # the backward of a microbatch follows its forward at once
-        self.adjacent = scenario.layout.pp == 1 and not scenario.layout.expert_overlap
+        self.adjacent = scenario.layout.pp == 1  # the backward of a microbatch follows its forward at once
         self.blocks: list[Block] = []
         self.index: dict[tuple[_Pass, ...], int] = {}
         self.actions: list[Action] = []

@@ -60,8 +60,11 @@ def shape_of(scenario: Scenario) -> kernels.Shape:
     )
 
 
-def stages(scenario: Scenario) -> tuple[tuple[Unit, ...], ...]:
-    """Units of each virtual stage in model order. Equal layers share their work, which makes their cost one look-up."""
+def stages(scenario: Scenario, *, apart: bool) -> tuple[tuple[Unit, ...], ...]:
+    """Units of each virtual stage in model order. Equal layers share their work, which makes their cost one look-up.
+
+    ``apart``: the last stage is on another rank than the first, so that what both use of the token table is a copy.
+    """
     shape = shape_of(scenario)
     count = scenario.layout.pp * scenario.layout.virtual_stages
     split = scenario.layout.stage_layers or (scenario.model.layers // count,) * count
@@ -71,11 +74,11 @@ def stages(scenario: Scenario) -> tuple[tuple[Unit, ...], ...]:
         units = [layers.unit(begin + i, recomputed=_recomputed(scenario, i)) for i in range(width)]
         begin += width
         if number == 0:
-            units.insert(0, _embedding(shape))
+            units.insert(0, _embedding(shape, again=0 if apart else scenario.model.mtp_layers))
         if number == count - 1:
-            alone = count > 1 and scenario.layout.copies == 1
-            units += [_mtp(layers, i, alone=alone, recomputed=_recomputed(scenario, width + i)) for i in _extra(shape)]
-            units.append(_head(shape, alone=alone))
+            extra = range(scenario.model.mtp_layers)
+            units += [_mtp(layers, i, apart=apart, recomputed=_recomputed(scenario, width + i)) for i in extra]
+            units.append(_head(shape, apart=apart))
         found.append(tuple(units))
     return tuple(found)
 
@@ -158,7 +161,8 @@ def _without_checkpoint(stashed: dict[str, float], shape: kernels.Shape) -> dict
     return {**stashed, "activations.norm": max(0.0, stashed["activations.norm"] - stash.layer_input(shape))}
 
 
-def _embedding(shape: kernels.Shape) -> Unit:
+def _embedding(shape: kernels.Shape, *, again: int) -> Unit:
+    """``again``: times that its table is looked up once more on this rank."""
     share = shares.embedding_share(shape)
     return Unit(
         name="embedding",
@@ -169,7 +173,7 @@ def _embedding(shape: kernels.Shape) -> Unit:
         small=share.small,
         forward=kernels.embedding_forward(shape),
         recompute=(),
-        backward=kernels.embedding_backward(shape),
+        backward=kernels.embedding_backward(shape, again),
         kept=stash.embedding_stash(shape),
         restored={},
         forward_workspace=0.0,
@@ -179,19 +183,16 @@ def _embedding(shape: kernels.Shape) -> Unit:
     )
 
 
-def _extra(shape: kernels.Shape) -> range:
-    return range(shape.model.mtp_layers)
-
-
-def _mtp(layers: _Layers, number: int, *, alone: bool, recomputed: str) -> Unit:
+def _mtp(layers: _Layers, number: int, *, apart: bool, recomputed: str) -> Unit:
     """A module that predicts one token more: a layer with what is before and behind it, which never runs again.
 
-    ``alone``: on another rank than the embedding, whose table the first such module has a copy of (the copy that a tied
+    ``apart``: on another rank than the embedding, whose table the first such module has a copy of (the copy that a tied
     output matrix is, where there is one).
     """
     shape, layer = layers.shape, layers.shape.model.layers + number
     own, head = layers.unit(layer, recomputed=recomputed), stash.head_stash(shape)
-    copy = alone and number == 0 and not shape.model.tied_embeddings
+    first = apart and number == 0
+    copy = first and not shape.model.tied_embeddings
     share, forward = shares.mtp_share(shape, number, copy=copy), mtp_forward(shape, layer)
     return replace(
         own,
@@ -206,14 +207,14 @@ def _mtp(layers: _Layers, number: int, *, alone: bool, recomputed: str) -> Unit:
         forward_workspace=stash.head_workspace(shape),
         workspace=max(own.workspace, stash.head_backward_workspace(shape)),
         narrow=_narrow(forward),
-        looked_up=(shape.vocab * shape.hidden, 1) if alone and number == 0 else (0, 0),
+        looked_up=(shape.vocab * shape.hidden, 1) if first else (0, 0),
         matrices=share.matrices,
     )
 
 
-def _head(shape: kernels.Shape, *, alone: bool) -> Unit:
-    """``alone``: on another rank than the embedding, so that a tied output matrix is a copy of its own."""
-    share = shares.head_share(shape, copy=alone)
+def _head(shape: kernels.Shape, *, apart: bool) -> Unit:
+    """``apart``: on another rank than the embedding, so that a tied output matrix is a copy of its own."""
+    share = shares.head_share(shape, copy=apart)
     return Unit(
         name="head",
         layer=-1,

@@ -8,7 +8,7 @@ layers that wait for none, and the pieces alternate, so that what one pass waits
 one kind share their stream, as they share a communicator. Both passes advance in proportion and so end together, the
 forward's last piece before the backward's.
 
-Owns the order of the pieces; knows nothing of what they do, so whatever a pass consists of is woven alike. Limit: the
+Owns the order of the pieces; knows of what they do only whose exchange they wait for. Limit: the
 pieces are as many as waits and layers say, not tuned by their length, and the share of SMs of a communication kernel is
 the cluster's.
 """
