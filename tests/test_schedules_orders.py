@@ -218,7 +218,7 @@ def test_paired_backwards_keep_the_bubble_and_one_more_activation(p, groups, v, 
     both = paired(plain)
     assert sorted(map(str, parts(both))) == sorted(map(str, parts(plain)))
     before, after = dry_run(plain, *times), dry_run(both, *times)
-    assert after.makespan <= before.makespan + p * v * sum(times)
+    assert after.makespan <= before.makespan * (1 + 1e-12)
     more = [b - a for a, b in zip(before.in_flight, after.in_flight, strict=True)]
     assert set(more) <= {0, 1}
 
